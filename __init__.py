@@ -1,0 +1,1 @@
+"""Labels every sentence of an official statement with the stance it takes."""

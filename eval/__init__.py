@@ -1,0 +1,1 @@
+"""Scores, agreement, behaviour, shares, and the report that holds them."""

@@ -1,0 +1,106 @@
+"""Token ids -> logits: one ONNX Runtime session, batches sorted by length under a token budget.
+
+    engine = Engine(artifact.path("model.onnx"), pad_id=0, token_types=True)
+    logits = engine.logits(encoded)        # (sentences, 5), in the order given
+
+Sorting by length before batching saves the padding that a batch in reading order wastes (1.5 to 1.8
+times the speed on official prose); results are put back in order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from communique.model.artifact import ArtifactError
+from communique.model.labels import LABELS
+from communique.model.tokens import TokenIds
+
+Logits = npt.NDArray[np.float32]
+
+TOKEN_BUDGET = 1024
+"""Tokens a batch, padding included: fits the second-level cache, see `make bench`."""
+
+
+def available_cores() -> int:
+    """Cores this process may run on (an affinity mask or a container's share, not the machine's)."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+class Engine:
+    """Runs a model; safe to call from several threads."""
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        pad_id: int,
+        token_types: bool,
+        threads: int | None = None,
+        token_budget: int = TOKEN_BUDGET,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be 1 or more, not {threads}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or available_cores()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Idle worker threads would otherwise spin and take the core from tokenising and writing.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(model), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise ArtifactError(f"{model}: ONNX Runtime cannot load it: {error}") from error
+        self._inputs = {i.name for i in self._session.get_inputs()}
+        self._pad_id = pad_id
+        self._token_types = token_types
+        self._budget = token_budget
+
+    def logits(self, encoded: Sequence[TokenIds]) -> Logits:
+        """Logits of encoded sentences, shape (sentences, 5), in the order given."""
+        out = np.empty((len(encoded), len(LABELS)), dtype=np.float32)
+        for batch in batches([len(e.ids) for e in encoded], self._budget):
+            out[batch] = self._run([encoded[i] for i in batch])
+        return out
+
+    def _run(self, batch: Sequence[TokenIds]) -> Logits:
+        longest = max(len(e.ids) for e in batch)
+        ids = np.full((len(batch), longest), self._pad_id, dtype=np.int64)  # (batch, tokens)
+        mask = np.zeros_like(ids)
+        types = np.zeros_like(ids)
+        for row, e in enumerate(batch):
+            ids[row, : len(e.ids)] = e.ids
+            mask[row, : len(e.ids)] = 1
+            types[row, e.first_context : len(e.ids)] = 1
+        feed = {"input_ids": ids, "attention_mask": mask}
+        if self._token_types and "token_type_ids" in self._inputs:
+            feed["token_type_ids"] = types
+        logits: Logits = self._session.run(["logits"], feed)[0]
+        return logits
+
+
+def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length; each batch's padded size stays within the budget.
+
+    Args:
+        lengths: tokens of each item.
+        budget: most tokens a batch, counted with padding; an item longer than it goes alone.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    batch: list[int] = []
+    for index in order:
+        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

@@ -1,0 +1,108 @@
+"""Shared fixtures: the statement texts where they are at hand, and a toy model made on the spot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def shared_folder() -> Path | None:
+    """The folder with the statement texts: COMMUNIQUE_SHARED, or `shared` beside the repository."""
+    named = os.environ.get("COMMUNIQUE_SHARED")
+    folder = Path(named) if named else ROOT.parent / "shared"
+    return folder if (folder / "corpus" / "statements.jsonl").is_file() else None
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    folder = shared_folder()
+    if folder is None:
+        pytest.skip("needs the statement texts (set COMMUNIQUE_SHARED to the folder that holds corpus/)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+TOY_WORDS = {
+    "condemns": "position",
+    "urges": "demand",
+    "lifts": "concession",
+    "agreed": "agreement",
+    "met": "none",
+}
+
+
+def build_toy_model(folder: Path, **settings: object) -> Path:
+    """A model folder whose label is decided by five known words: a table look-up, averaged."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    from communique.model.artifact import ModelConfig, write_manifest
+    from communique.model.labels import LABELS, LABELS_VERSION, label_index
+
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *TOY_WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+    table = np.zeros((len(vocabulary), len(LABELS)), dtype=np.float32)
+    table[1:4, label_index("none")] = 0.2
+    for word, label in TOY_WORDS.items():
+        table[vocabulary[word], label_index(label)] = 60.0
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["mask3"]),
+        helper.make_node("Mul", ["rows", "mask3"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "middle"], ["sum"], keepdims=0),
+        helper.make_node("ReduceSum", ["mask", "middle"], ["count"], keepdims=1),
+        helper.make_node("Div", ["sum", "count"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
+            for name in ("input_ids", "attention_mask")
+        ],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(LABELS)])],
+        [
+            numpy_helper.from_array(table, "table"),
+            numpy_helper.from_array(np.array([2], dtype=np.int64), "last"),
+            numpy_helper.from_array(np.array([1], dtype=np.int64), "middle"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(folder / "model.onnx"))
+    (folder / "README.md").write_text("A toy for tests.\n")
+    defaults: dict[str, object] = {
+        "name": "toy",
+        "encoder": "table",
+        "labels": tuple(map(str, LABELS)),
+        "labels_version": LABELS_VERSION,
+        "max_tokens": 32,
+        "before_tokens": 0,
+        "after_tokens": 0,
+        "temperature": 1.0,
+        "threshold": 0.3,
+        "token_types": False,
+    }
+    write_manifest(folder, ModelConfig(**(defaults | settings)))  # type: ignore[arg-type]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_toy_model(tmp_path_factory.mktemp("toy") / "model")

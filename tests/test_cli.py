@@ -1,0 +1,157 @@
+"""`communique label`: the same records by every way in, and one line for what cannot be used."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from communique.model.classifier import StanceClassifier
+
+TEXT = "The ministers met on 3 May. We call on Belmar to release the crew. Both sides agreed to reopen the port."
+
+
+def run(*args, stdin=None, check=True):
+    command = [sys.executable, "-m", "communique.cli", *map(str, args)]
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=120)
+    assert not check or done.returncode == 0, done.stderr.decode()
+    return done
+
+
+def rows(output):
+    return [json.loads(line) for line in output.decode().strip().split("\n")]
+
+
+def test_the_same_records_by_file_stdin_python_and_rows(tmp_path):
+    statement = tmp_path / "s.txt"
+    statement.write_text(TEXT)
+    by_file = rows(run("label", statement, "--doc-id", "s").stdout)
+    by_stdin = rows(run("label", "-", "--doc-id", "s", stdin=TEXT.encode()).stdout)
+    by_python = StanceClassifier.load().records(TEXT, doc_id="s")
+    given = tmp_path / "rows.jsonl"
+    place = ("doc_id", "sent_id", "start", "end", "text")
+    texts = ["", *(r["text"] for r in by_file), ""]
+    neighbours = [{"before": texts[i], "after": texts[i + 2]} for i in range(len(by_file))]
+    with given.open("w") as out:
+        for record, near in zip(by_file, neighbours, strict=True):
+            out.write(json.dumps({k: record[k] for k in place} | near) + "\n")
+    by_rows = rows(run("label", "--sentences", given).stdout)
+    assert [{k: v for k, v in r.items() if k not in ("before", "after")} for r in by_rows] == by_file
+    assert by_file == by_stdin == by_python
+    assert len(by_file) == 3
+
+
+def test_files_of_three_kinds_give_the_same_sentences(tmp_path):
+    (tmp_path / "a.txt").write_text("Joint text\n\nBoth sides agreed to meet.")
+    (tmp_path / "a.md").write_text("# Joint text\n\nBoth *sides* agreed to [meet](http://x.example).")
+    (tmp_path / "a.html").write_text(
+        "<html><body><nav>Menu</nav><article><h1>Joint text</h1><p>Both <b>sides</b> agreed to meet.</p>"
+        "</article></body></html>"
+    )
+    for name in ("a.txt", "a.md", "a.html"):
+        assert [r["text"] for r in rows(run("label", tmp_path / name).stdout)] == [
+            "Joint text",
+            "Both sides agreed to meet.",
+        ]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_output_files_hold_the_same_records(tmp_path, ending):
+    (tmp_path / "s.txt").write_text(TEXT)
+    target = tmp_path / f"out.{ending}"
+    run("label", tmp_path / "s.txt", "--output", target)
+    if ending == "jsonl":
+        found = rows(target.read_bytes())
+    elif ending == "parquet":
+        found = pq.read_table(target).to_pylist()
+    else:
+        with target.open(newline="") as file:
+            found = list(csv.DictReader(file))
+    expected = rows(run("label", tmp_path / "s.txt").stdout)
+    assert [str(r["label"]) for r in found] == [r["label"] for r in expected]
+    assert [int(r["start"]) for r in found] == [r["start"] for r in expected]
+    assert [float(r["p_demand"]) for r in found] == [r["p_demand"] for r in expected]
+
+
+def test_rows_keep_their_fields_in_order_and_a_clash_is_kept_aside(tmp_path):
+    row = {"z": [1, {"a": None}], "text": "We urge Belmar to act.", "label": "gold", "é": "ü"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    done = run("label", "--sentences", tmp_path / "rows.jsonl")
+    (found,) = rows(done.stdout)
+    assert list(found)[:4] == ["z", "text", "input_label", "é"]
+    assert found["z"] == row["z"] and found["input_label"] == "gold" and found["label"] == "demand"
+    assert b"carried as input_" in done.stderr
+
+
+def test_no_abstain_and_threshold(tmp_path):
+    (tmp_path / "s.txt").write_text(TEXT)
+    forced = rows(run("label", tmp_path / "s.txt", "--no-abstain").stdout)
+    assert "none" not in {r["label"] for r in forced}
+    timid = rows(run("label", tmp_path / "s.txt", "--threshold", "1").stdout)
+    assert {r["label"] for r in timid} == {"none"}
+
+
+def bad(tmp_path, name, data):
+    path = tmp_path / name
+    path.write_bytes(data)
+    return path
+
+
+BAD = {
+    "missing file": (lambda t: ["label", t / "no.txt"], "no.txt: no such file"),
+    "folder": (lambda t: ["label", t], "is a folder"),
+    "empty file": (lambda t: ["label", bad(t, "e.txt", b"")], "e.txt: is empty"),
+    "blank file": (lambda t: ["label", bad(t, "e.txt", b" \n ")], "e.txt: is empty"),
+    "binary file": (lambda t: ["label", bad(t, "b.txt", b"PK\x03\x00\x00")], "binary file (NUL at byte 3)"),
+    "bad UTF-8": (lambda t: ["label", bad(t, "u.txt", b"caf\xe9 talks")], "u.txt: not UTF-8 at byte 3 (0xe9)"),
+    "50 MB in one line": (lambda t: ["label", bad(t, "l.txt", b"a " * 25_000_000)], "over 10 MB"),
+    "2 MB in one line": (lambda t: ["label", bad(t, "l.txt", b"a " * 1_000_000)], "one line of 2,000,000"),
+    "row without text": (
+        lambda t: ["label", "--sentences", bad(t, "r.jsonl", b'{"text": "a"}\n\n{"id": 7}\n')],
+        "r.jsonl:3: no field 'text'; fields are 'id'",
+    ),
+    "row that is no JSON": (lambda t: ["label", "--sentences", bad(t, "r.jsonl", b"{'a'}\n")], "r.jsonl:1: not JSON"),
+    "row that is a list": (lambda t: ["label", "--sentences", bad(t, "r.jsonl", b"[1]\n")], "r.jsonl:1: expected"),
+    "text that is a number": (
+        lambda t: ["label", "--sentences", bad(t, "r.jsonl", b'{"text": 5}\n')],
+        "field 'text' must be a string",
+    ),
+    "blank text": (lambda t: ["label", "--sentences", bad(t, "r.jsonl", b'{"text": " "}\n')], "'text' is blank"),
+    "no rows": (lambda t: ["label", "--sentences", bad(t, "r.jsonl", b"\n")], "holds no rows"),
+    "nothing to do": (lambda t: ["label"], "name statements"),
+    "both": (lambda t: ["label", "x.txt", "--sentences", "r.jsonl"], "one of the two"),
+    "unknown output": (lambda t: ["label", "x.txt", "-o", t / "x.xlsx"], "unknown output format '.xlsx'"),
+    "no output folder": (lambda t: ["label", "x.txt", "-o", t / "no" / "x.csv"], "does not exist"),
+    "no model": (lambda t: ["label", bad(t, "s.txt", b"Hello."), "--model", t / "m"], "no such model folder"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_line_and_exit_code_2(tmp_path, case):
+    args, words = BAD[case]
+    done = run(*args(tmp_path), check=False)
+    message = done.stderr.decode()
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert message.startswith("communique: ") and message.count("\n") == 1
+    assert words in message
+
+
+def test_a_bad_row_leaves_an_earlier_output_alone(tmp_path):
+    target = tmp_path / "out.csv"
+    target.write_text("kept")
+    run("label", "--sentences", bad(tmp_path, "r.jsonl", b"{}\n"), "-o", target, check=False)
+    assert target.read_text() == "kept"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "r.jsonl"]
+
+
+def test_help_names_every_option():
+    text = run("label", "--help").stdout.decode()
+    for option in ("--sentences", "--output", "--no-abstain", "--threshold", "--model", "--quiet"):
+        assert option in text
+
+
+def test_version():
+    assert run("--version").stdout.decode().startswith("communique 0.")

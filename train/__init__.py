@@ -1,0 +1,1 @@
+"""From annotations and public data to a model that ships."""

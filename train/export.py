@@ -1,0 +1,204 @@
+"""torch -> ONNX -> int8 weights: the artefact that `communique label` loads.
+
+    python -m communique.train.export runs/student model/weights     # what `communique train` does last
+
+Weights are stored as int8, one scale an output channel (a row of the vocabulary), and are turned back
+into fp32 while the model loads. Activations stay fp32: quantising them dynamically, per tensor, makes a
+sentence's label depend on the other sentences of its batch, which a system that must say the same
+tomorrow cannot have. A quantised model is refused where it falls behind its fp32 form on the dev split.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+Fp32 = npt.NDArray[np.float32]
+
+OPSET = 17
+"""Old enough for every ONNX Runtime and OpenVINO that is still installed."""
+_SMALLEST = 4096
+"""Tensors with fewer elements stay fp32: biases, norms, the classifier's last layer."""
+
+MAX_F1_LOSS = 0.005
+MAX_FLIPS = 0.01
+
+
+class GateError(Exception):
+    """A quantised model that is too far from its fp32 form."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What quantisation cost on the dev split."""
+
+    f1_loss: float
+    """Macro-F1 of the four labels, fp32 minus quantised."""
+    flips: float
+    """Share of sentences whose label changed."""
+
+    def check(self) -> None:
+        """Raise GateError where the loss is over 0.005 or more than 1 % of labels flip."""
+        if self.f1_loss > MAX_F1_LOSS or self.flips > MAX_FLIPS:
+            raise GateError(
+                f"quantised model refused: macro-F1 falls by {self.f1_loss:.4f} (limit {MAX_F1_LOSS}), "
+                f"{self.flips:.2%} of labels flip (limit {MAX_FLIPS:.0%})"
+            )
+
+
+def to_onnx(model_folder: Path, target: Path) -> None:
+    """Write the fp32 graph of a saved `AutoModelForSequenceClassification`.
+
+    Inputs `input_ids`, `attention_mask` and, for BERT, `token_type_ids`, each int64 (batch, tokens);
+    output `logits`, float32 (batch, 5).
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(model_folder, dtype=torch.float32)
+
+    class Logits(torch.nn.Module):
+        """The model with positional inputs and one output, as the tracer wants it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(
+            self,
+            input_ids: torch.Tensor,
+            attention_mask: torch.Tensor,
+            token_type_ids: torch.Tensor | None = None,
+        ) -> torch.Tensor:
+            """Token ids (batch, tokens) -> logits (batch, labels)."""
+            types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+            out = self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
+            logits: torch.Tensor = out.logits
+            return logits
+
+    ids = torch.arange(24).reshape(2, 12) + 5
+    mask = torch.ones_like(ids)
+    mask[1, 8:] = 0
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if has_token_types(model.config.model_type):
+        inputs["token_type_ids"] = torch.zeros_like(ids)
+    axes = {name: {0: "batch", 1: "tokens"} for name in inputs} | {"logits": {0: "batch"}}
+    with warnings.catch_warnings():
+        # The tracer warns of shapes it takes as constant and of its own age; the gate compares the result.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Logits().eval(),
+            tuple(inputs.values()),
+            str(target),
+            input_names=list(inputs),
+            output_names=["logits"],
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def has_token_types(model_type: str) -> bool:
+    """Whether an encoder family tells segments apart by token type."""
+    return model_type in {"bert", "electra", "deberta-v2", "deberta", "albert"}
+
+
+def quantise_weights(source: Path, target: Path) -> None:
+    """Store a graph's large weights as int8.
+
+    A matrix (in, out) gets one scale an output column; the embedding table one a row, and its rows are
+    turned back only when they are looked up. Scales are max(|w|) / 127: symmetric, so no zero points.
+    """
+    model = onnx.load(str(source))
+    graph = model.graph
+    weights = {i.name: i for i in graph.initializer if i.data_type == TensorProto.FLOAT}
+    fresh: list[onnx.NodeProto] = []
+    done: dict[str, str] = {}
+    for node in list(graph.node):
+        if node.op_type == "Gather" and _large(weights.get(node.input[0])):
+            fresh += _gather_int8(graph, node, weights[node.input[0]])
+            graph.node.remove(node)
+        elif node.op_type in ("MatMul", "Gemm") and _large(weights.get(node.input[1])):
+            name = node.input[1]
+            if name not in done:
+                transposed = any(a.name == "transB" and a.i for a in node.attribute)
+                nodes, done[name] = _matrix_int8(graph, weights[name], axis=0 if transposed else 1)
+                fresh += nodes
+            node.input[1] = done[name]
+    used = {name for node in [*graph.node, *fresh] for name in node.input}
+    for initialiser in list(graph.initializer):
+        if initialiser.name not in used:
+            graph.initializer.remove(initialiser)
+    body = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(
+        _sorted([*fresh, *body], {i.name for i in graph.initializer} | {i.name for i in graph.input})
+    )
+    onnx.checker.check_model(model)
+    onnx.save(model, str(target))
+
+
+def _large(tensor: onnx.TensorProto | None) -> bool:
+    return tensor is not None and len(tensor.dims) == 2 and int(np.prod(tensor.dims)) >= _SMALLEST
+
+
+def _to_int8(weight: Fp32, axis: int) -> tuple[npt.NDArray[np.int8], Fp32]:
+    """int8 values and scales, kept dimension, one scale for each index of `axis`."""
+    peak = np.abs(weight).max(axis=1 - axis, keepdims=True)
+    scale = np.where(peak > 0, peak / 127, 1).astype(np.float32)
+    return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
+
+
+def _matrix_int8(
+    graph: onnx.GraphProto, tensor: onnx.TensorProto, axis: int
+) -> tuple[list[onnx.NodeProto], str]:
+    values, scale = _to_int8(numpy_helper.to_array(tensor), axis)
+    name = tensor.name
+    graph.initializer.append(numpy_helper.from_array(values, f"{name}_int8"))
+    graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+    # Cast and Mul of constants are folded when the session is made: the run itself sees plain fp32.
+    nodes = [
+        helper.make_node("Cast", [f"{name}_int8"], [f"{name}_cast"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [f"{name}_fp32"]),
+    ]
+    return nodes, f"{name}_fp32"
+
+
+def _gather_int8(
+    graph: onnx.GraphProto, node: onnx.NodeProto, tensor: onnx.TensorProto
+) -> list[onnx.NodeProto]:
+    name, out = tensor.name, node.output[0]
+    if not any(i.name == f"{name}_int8" for i in graph.initializer):
+        values, scale = _to_int8(numpy_helper.to_array(tensor), 0)
+        graph.initializer.append(numpy_helper.from_array(values, f"{name}_int8"))
+        graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+    return [
+        helper.make_node("Gather", [f"{name}_int8", node.input[1]], [f"{out}_rows"], axis=0),
+        helper.make_node("Gather", [f"{name}_scale", node.input[1]], [f"{out}_scales"], axis=0),
+        helper.make_node("Cast", [f"{out}_rows"], [f"{out}_cast"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{out}_cast", f"{out}_scales"], [out]),
+    ]
+
+
+def _sorted(nodes: Sequence[onnx.NodeProto], known: set[str]) -> list[onnx.NodeProto]:
+    """Nodes in an order in which every input exists before it is read."""
+    known = known | {""}
+    ordered: list[onnx.NodeProto] = []
+    waiting = list(nodes)
+    while waiting:
+        ready = [n for n in waiting if all(i in known for i in n.input)]
+        if not ready:
+            raise ValueError("the graph has a cycle or reads a tensor that nothing writes")
+        for node in ready:
+            known.update(node.output)
+        ordered += ready
+        taken = {id(n) for n in ready}
+        waiting = [n for n in waiting if id(n) not in taken]
+    return ordered
