@@ -209,5 +209,16 @@ def _label_rows(job: _Job, path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def _mount() -> None:
+    """Commands of the other rooms; their modules import nothing heavy until they are run."""
+    from communique.train.data_cli import app as data
+    from communique.train.train_cli import run as train
+
+    app.add_typer(data, name="data", help="Check, compare, split and exchange the annotations.")
+    app.command("train")(train)
+
+
+_mount()
+
 if __name__ == "__main__":
     main()

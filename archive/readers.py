@@ -21,6 +21,9 @@ _LONGEST_LINE = 1_000_000
 """Characters; the longest single-line statement seen is under 40,000."""
 _HTML = frozenset((".html", ".htm", ".xhtml"))
 _MARKDOWN = frozenset((".md", ".markdown"))
+_NO_PROSE = (
+    "nav, aside, footer, form, script, style, noscript, template, [role=navigation], [aria-hidden=true]"
+)
 _LOOKS_LIKE_HTML = re.compile(r"\s*(?:<!doctype html|<html|<head|<body|<article|<div|<p[ >])", re.IGNORECASE)
 
 
@@ -72,9 +75,9 @@ def to_text(data: bytes, *, name: str, suffix: str) -> str:
         )
     text = decode(data, name)
     if suffix in _HTML or (suffix not in _MARKDOWN and _LOOKS_LIKE_HTML.match(text)):
-        text = _html_text(text, name)
+        text = html_text(text, name)
     elif suffix in _MARKDOWN:
-        text = _markdown_text(text)
+        text = markdown_text(text)
     if not text.strip():
         raise InputError(f"{name}: holds no text")
     longest = max(len(line) for line in text.splitlines())
@@ -110,19 +113,28 @@ def decode(data: bytes, name: str) -> str:
         ) from None
 
 
-def _html_text(html: str, name: str) -> str:
-    """Main text of a page, without menus and footers; the whole body where no main part is found."""
-    import trafilatura
+def html_text(html: str, name: str) -> str:
+    """Main text of a page, without menus and footers: one block a paragraph, heading or list item."""
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.html import HTMLTree
 
-    text = trafilatura.extract(html, include_comments=False, include_tables=True, favor_recall=True)
-    whole = text or trafilatura.html2txt(html)
-    if not whole:
+    body = HTMLTree.parse(html).body
+    text = ""
+    if body is not None:
+        for part in body.query_selector_all(_NO_PROSE):
+            part.decompose()
+        main = body.query_selector("article") or body.query_selector("main, [role=main]")
+        # A teaser in an <article> beside the real text would otherwise win.
+        whole = main if main is not None and len(main.text or "") > len(body.text or "") / 2 else body
+        text = extract_plain_text(
+            whole.html, main_content=False, list_bullets=False, alt_texts=False, links=False
+        )
+    if not text.strip():
         raise InputError(f"{name}: no text found in this HTML")
-    # The extractor gives one line a paragraph; sentences need to see where paragraphs end.
-    return "\n\n".join(line for line in str(whole).splitlines() if line.strip())
+    return "\n\n".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-def _markdown_text(markdown: str) -> str:
+def markdown_text(markdown: str) -> str:
     """Prose of a Markdown file: one paragraph, heading or list item a block, marks dropped."""
     from markdown_it import MarkdownIt
 

@@ -30,6 +30,8 @@ def check_output(path: Path) -> None:
         raise InputError(
             f"{path}: unknown output format {path.suffix!r}: end the name in {', '.join(FORMATS)}"
         )
+    if path.suffix == ".parquet":
+        _pyarrow()
     if not path.parent.is_dir():
         raise InputError(f"{path}: folder {path.parent} does not exist: make it first")
 
@@ -75,9 +77,7 @@ def _csv(records: Sequence[Record], out: TextIO) -> None:
 
 
 def _parquet(records: Sequence[Record], file: Any) -> None:  # noqa: ANN401  any binary file
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    pa, pq = _pyarrow()
     columns = {}
     for field in _fields(records):
         values = [record.get(field) for record in records]
@@ -90,6 +90,18 @@ def _parquet(records: Sequence[Record], file: Any) -> None:  # noqa: ANN401  any
     pq.write_table(pa.table(columns), file, compression="zstd")
     file.flush()
     os.fsync(file.fileno())
+
+
+def _pyarrow() -> Any:  # noqa: ANN401  two modules
+    """PyArrow, which weighs as much as the rest of the core together and is needed for Parquet alone."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise InputError(
+            "Parquet needs PyArrow: pip install 'communique[archive]', or write .jsonl"
+        ) from None
+    return pyarrow, pyarrow.parquet
 
 
 def _umask() -> int:

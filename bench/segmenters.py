@@ -9,6 +9,7 @@ project's own statements, repeated; ratios within one run count, absolute number
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import statistics
@@ -40,7 +41,7 @@ def syntok_pieces() -> Pieces:
     def cut(block: str) -> list[str]:
         starts = [s[0].offset for paragraph in segmenter.analyze(block) for s in paragraph if s]
         starts = [0, *starts[1:], len(block)] if starts else [0, len(block)]
-        return [block[a:b] for a, b in zip(starts, starts[1:])]
+        return [block[a:b] for a, b in itertools.pairwise(starts)]
 
     return cut
 
@@ -57,7 +58,7 @@ def blingfire_pieces() -> Pieces:
     def cut(block: str) -> list[str]:
         _, places = blingfire.text_to_sentences_and_offsets(block)
         starts = [0, *(a for a, _ in places[1:]), len(block)]
-        return [block[a:b] for a, b in zip(starts, starts[1:])]
+        return [block[a:b] for a, b in itertools.pairwise(starts)]
 
     return cut
 

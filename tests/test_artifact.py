@@ -30,7 +30,9 @@ def test_the_shipped_model_loads_and_is_small():
     assert sum(path.stat().st_size for path in artifact.folder.iterdir()) < 50_000_000
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "config.json", "README.md", "artifact.json"])
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "tokenizer.json", "config.json", "README.md", "artifact.json"]
+)
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(ArtifactError, match=f"{name} is missing"):

@@ -13,7 +13,9 @@ from communique.model.engine import batches
 from communique.model.labels import LABELS, STANCES, Stance, label_index
 from communique.model.tokens import SentenceInput, SentenceTokenizer
 
-STATEMENT = "The ministers met. Country A condemns the raid. It urges B to stop. B lifts its ban. Both agreed."
+STATEMENT = (
+    "The ministers met. Country A condemns the raid. It urges B to stop. B lifts its ban. Both agreed."
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +93,23 @@ def test_batches_hold_each_index_once_within_the_budget(lengths, budget):
 def test_context_is_cut_to_its_share(toy_model):
     import dataclasses
 
-    config = dataclasses.replace(load_artifact(toy_model).config, max_tokens=8, before_tokens=2, after_tokens=3)
+    config = dataclasses.replace(
+        load_artifact(toy_model).config, max_tokens=8, before_tokens=2, after_tokens=3
+    )
     tokenizer = SentenceTokenizer.from_file(toy_model / "tokenizer.json", config)
     (e,) = tokenizer.encode([SentenceInput("met " * 9, "urges lifts agreed", "condemns " * 5)])
     word = dict(zip(["condemns", "urges", "lifts", "agreed", "met"], range(4, 9), strict=True))
     sep, cls = tokenizer.sep_id, tokenizer.cls_id
-    expected = [cls, *[word["met"]] * 8, sep, word["lifts"], word["agreed"], sep, *[word["condemns"]] * 3, sep]
+    expected = [
+        cls,
+        *[word["met"]] * 8,
+        sep,
+        word["lifts"],
+        word["agreed"],
+        sep,
+        *[word["condemns"]] * 3,
+        sep,
+    ]
     assert list(e.ids) == expected
     assert e.first_context == 10 and e.truncated
 

@@ -10,7 +10,9 @@ import pytest
 
 from communique.model.classifier import StanceClassifier
 
-TEXT = "The ministers met on 3 May. We call on Belmar to release the crew. Both sides agreed to reopen the port."
+TEXT = (
+    "The ministers met on 3 May. We call on Belmar to release the crew. Both sides agreed to reopen the port."
+)
 
 
 def run(*args, stdin=None, check=True):
@@ -105,20 +107,32 @@ BAD = {
     "empty file": (lambda t: ["label", bad(t, "e.txt", b"")], "e.txt: is empty"),
     "blank file": (lambda t: ["label", bad(t, "e.txt", b" \n ")], "e.txt: is empty"),
     "binary file": (lambda t: ["label", bad(t, "b.txt", b"PK\x03\x00\x00")], "binary file (NUL at byte 3)"),
-    "bad UTF-8": (lambda t: ["label", bad(t, "u.txt", b"caf\xe9 talks")], "u.txt: not UTF-8 at byte 3 (0xe9)"),
+    "bad UTF-8": (
+        lambda t: ["label", bad(t, "u.txt", b"caf\xe9 talks")],
+        "u.txt: not UTF-8 at byte 3 (0xe9)",
+    ),
     "50 MB in one line": (lambda t: ["label", bad(t, "l.txt", b"a " * 25_000_000)], "over 10 MB"),
     "2 MB in one line": (lambda t: ["label", bad(t, "l.txt", b"a " * 1_000_000)], "one line of 2,000,000"),
     "row without text": (
         lambda t: ["label", "--sentences", bad(t, "r.jsonl", b'{"text": "a"}\n\n{"id": 7}\n')],
         "r.jsonl:3: no field 'text'; fields are 'id'",
     ),
-    "row that is no JSON": (lambda t: ["label", "--sentences", bad(t, "r.jsonl", b"{'a'}\n")], "r.jsonl:1: not JSON"),
-    "row that is a list": (lambda t: ["label", "--sentences", bad(t, "r.jsonl", b"[1]\n")], "r.jsonl:1: expected"),
+    "row that is no JSON": (
+        lambda t: ["label", "--sentences", bad(t, "r.jsonl", b"{'a'}\n")],
+        "r.jsonl:1: not JSON",
+    ),
+    "row that is a list": (
+        lambda t: ["label", "--sentences", bad(t, "r.jsonl", b"[1]\n")],
+        "r.jsonl:1: expected",
+    ),
     "text that is a number": (
         lambda t: ["label", "--sentences", bad(t, "r.jsonl", b'{"text": 5}\n')],
         "field 'text' must be a string",
     ),
-    "blank text": (lambda t: ["label", "--sentences", bad(t, "r.jsonl", b'{"text": " "}\n')], "'text' is blank"),
+    "blank text": (
+        lambda t: ["label", "--sentences", bad(t, "r.jsonl", b'{"text": " "}\n')],
+        "'text' is blank",
+    ),
     "no rows": (lambda t: ["label", "--sentences", bad(t, "r.jsonl", b"\n")], "holds no rows"),
     "nothing to do": (lambda t: ["label"], "name statements"),
     "both": (lambda t: ["label", "x.txt", "--sentences", "r.jsonl"], "one of the two"),

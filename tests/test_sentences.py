@@ -60,7 +60,23 @@ def test_hard_places(text, sentences):
 
 
 PIECES = st.sampled_from(
-    ["The U.S. Army", "No. 5", "\n", "\r\n", "\n\n", " ", ". ", "! ", '."', "…", "(a) ", "• ", "é", "\u00a0", "\u2029"]
+    [
+        "The U.S. Army",
+        "No. 5",
+        "\n",
+        "\r\n",
+        "\n\n",
+        " ",
+        ". ",
+        "! ",
+        '."',
+        "…",
+        "(a) ",
+        "• ",
+        "é",
+        "\u00a0",
+        "\u2029",
+    ]
 )
 
 

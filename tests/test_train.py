@@ -1,0 +1,202 @@
+"""The loop closes: train tiny, export, quantise, calibrate, load, label, with the gate in between."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs the train extra")
+pytestmark = pytest.mark.filterwarnings("default")  # torch and transformers warn of one another's plans
+
+from communique.model.classifier import StanceClassifier, softmax  # noqa: E402
+from communique.model.errors import InputError  # noqa: E402
+from communique.model.labels import LABELS  # noqa: E402
+from communique.train.config import TrainConfig  # noqa: E402
+from communique.train.corpus import load_annotations  # noqa: E402
+from communique.train.export import Gate, GateError, quantise_weights  # noqa: E402
+from communique.train.recipe import fit_temperature, fit_threshold  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory, root):
+    """A two-layer BERT with random weights and a vocabulary made from the project's own statements."""
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny")
+    lines = (
+        (root / "data" / "annotations" / "own_documents.jsonl")
+        .read_text(encoding="utf-8")
+        .strip()
+        .split("\n")
+    )
+    words = BertWordPieceTokenizer()
+    words.train_from_iterator(
+        (json.loads(line)["text"] for line in lines), vocab_size=3000, show_progress=False
+    )
+    words.save(str(folder / "raw.json"))
+    BertTokenizerFast(tokenizer_file=str(folder / "raw.json")).save_pretrained(folder)
+    settings = BertConfig(
+        vocab_size=3000,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        max_position_embeddings=256,
+    )
+    BertModel(settings).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def own(root):
+    """The project's own statements as if they were the corpus: two thirds to learn from, the rest dev and test."""
+    annotations = load_annotations(root / "data" / "annotations")
+    kept = [s for s in annotations.sentences if s.row.synthetic]
+    documents = sorted({s.row.doc_id for s in kept})
+    places = {d: ("train", "train", "train", "train", "dev", "test")[i % 6] for i, d in enumerate(documents)}
+    real = tuple(
+        dataclasses.replace(s, row=dataclasses.replace(s.row, synthetic=False, passes=2)) for s in kept
+    )
+    return dataclasses.replace(annotations, sentences=real, splits={"split": places})
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_encoder, own, tmp_path_factory):
+    from communique.train.recipe import run
+
+    out = tmp_path_factory.mktemp("run")
+    config = TrainConfig(
+        encoder=str(tiny_encoder),
+        epochs=6,
+        learning_rate=2e-3,
+        head_learning_rate=2e-3,
+        dropout=0.0,
+        layer_decay=1.0,
+        batch_tokens=1024,
+        max_tokens=64,
+        precision="fp32",
+        threads=2,
+    )
+    return run(config, own, out, name="tiny"), out, config
+
+
+@pytest.mark.slow
+def test_the_loop_closes(trained, own):
+    artifact, out, _ = trained
+    classifier = StanceClassifier(artifact)
+    test = own.split("test")
+    found = classifier.label_sentences([s.text for s in test])
+    right = np.mean([p.label == s.row.label for p, s in zip(found, test, strict=True)])
+    majority = np.mean([s.row.label == "none" for s in test])
+    assert right > majority + 0.1
+    assert artifact.config.metrics["test"]["accuracy"]["value"] == pytest.approx(right)
+    card = artifact.path("README.md").read_text(encoding="utf-8")
+    assert "None" not in card and "nan" not in card and artifact.config.encoder in card
+    assert {"train.json", "model.safetensors", "metrics.json"} <= {p.name for p in out.iterdir()}
+
+
+@pytest.mark.slow
+def test_the_folder_loads_in_a_pipeline(trained):
+    from transformers import pipeline
+
+    _, out, _ = trained
+    (found,) = pipeline("text-classification", model=str(out), device="cpu")(["They agreed to meet again."])
+    assert found["label"] in list(LABELS)
+
+
+@pytest.mark.slow
+def test_int8_weights_stay_close_to_fp32(trained):
+    import onnxruntime
+
+    artifact, out, _ = trained
+    ids = np.arange(5, 45, dtype=np.int64).reshape(2, 20)
+    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    fp32, int8 = (
+        softmax(onnxruntime.InferenceSession(str(path)).run(None, feed)[0], 1.0)
+        for path in (out / "fp32.onnx", artifact.path("model.onnx"))
+    )
+    assert np.abs(fp32 - int8).max() < 0.05
+    assert artifact.path("model.onnx").stat().st_size < 0.4 * (out / "fp32.onnx").stat().st_size
+
+
+@pytest.mark.slow
+def test_the_same_config_gives_the_same_weights(trained, own, tmp_path):
+    from communique.train.fit import fit
+    from communique.train.recipe import labelled_rows, training_rows
+
+    _, _, config = trained
+    short = dataclasses.replace(config, epochs=0.5)
+    for name in ("one", "two"):
+        fit(short, training_rows(own, short), labelled_rows(own.split("dev")), tmp_path / name)
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_the_gate():
+    Gate(f1_loss=0.004, flips=0.009).check()
+    for bad in (Gate(f1_loss=0.006, flips=0.0), Gate(f1_loss=0.0, flips=0.011)):
+        with pytest.raises(GateError, match="refused"):
+            bad.check()
+
+
+def test_quantised_matrix_by_hand(tmp_path):
+    """W = [[1, 0], [-2, 4]]: columns scaled by 2/127 and 4/127, so the product changes by under half a step."""
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = np.zeros((64, 64), dtype=np.float32)
+    weight[:2, :2] = [[1, 0], [-2, 4]]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
+        tmp_path / "a.onnx",
+    )
+    quantise_weights(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    x = np.zeros((1, 64), dtype=np.float32)
+    x[0, :2] = 1
+    (y,) = onnxruntime.InferenceSession(str(tmp_path / "b.onnx")).run(None, {"x": x})
+    assert y[0, :2] == pytest.approx([-1, 4], abs=2 / 127)
+    stored = {i.name: i.data_type for i in onnx.load(tmp_path / "b.onnx").graph.initializer}
+    assert stored == {"w_int8": TensorProto.INT8, "w_scale": TensorProto.FLOAT}
+
+
+def test_temperature_undoes_a_known_sharpening():
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=(4000, 5)).astype(np.float32)
+    p = softmax(true, 1.0)
+    gold = np.array([rng.choice(5, p=row) for row in p])
+    assert fit_temperature(true * 2.5, gold) == pytest.approx(2.5, rel=0.1)
+
+
+def test_threshold_by_hand():
+    """Two unsure positions are really `none`: the lowest threshold that drops them wins."""
+    p = np.array([[0.41, 0.1, 0.1, 0.1, 0.29]] * 2 + [np.eye(5)[i] * 0.8 + 0.04 for i in range(5)])
+    gold = np.array([4, 4, 0, 1, 2, 3, 4])
+    assert fit_threshold(p, gold) == pytest.approx(0.42)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("epochs", 0), ("learning_rate", -1), ("layer_decay", 2), ("loss", "hinge"), ("precision", "int4")],
+)
+def test_an_impossible_setting_is_shown(field, value):
+    with pytest.raises(InputError, match=f"{field} must .*{value}"):
+        TrainConfig(**{field: value})
+
+
+def test_a_saved_config_comes_back_and_unknown_keys_are_errors(tmp_path):
+    config = TrainConfig(seed=9, loss="focal")
+    config.save(tmp_path / "train.json")
+    assert TrainConfig.load(tmp_path / "train.json") == config
+    (tmp_path / "bad.json").write_text('{"seed": 1, "sead": 2}')
+    with pytest.raises(InputError, match="unknown settings sead"):
+        TrainConfig.load(tmp_path / "bad.json")

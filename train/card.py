@@ -1,0 +1,115 @@
+"""The model card: what a shipped model is, what it was made from, how good it is and where it is not.
+
+Written by `communique train`; every number comes from the run that wrote it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from communique.eval.metrics import Scores
+from communique.model.artifact import ModelConfig
+from communique.model.labels import DEFINITIONS, LABELS
+from communique.train.config import TrainConfig
+from communique.train.export import Gate
+
+if TYPE_CHECKING:
+    from communique.train.fit import TrainRow
+
+_SOURCES = {
+    "real": "annotated sentences of real statements",
+    "own": "annotated sentences of the project's own statements (invented)",
+    "public": "mapped rows of public data sets",
+    "soft": "unlabelled sentences with a teacher's probabilities",
+}
+
+
+def card(
+    feed: ModelConfig, config: TrainConfig, rows: Sequence[TrainRow], scores: Mapping[str, Scores], gate: Gate
+) -> str:
+    """The card as Markdown with a Hugging Face header."""
+    parts = [_header(scores), _what(feed, config), _data(rows), _scores(scores), _limits(feed, gate)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _header(scores: Mapping[str, Scores]) -> str:
+    best = scores.get("test") or scores["dev"]
+    split = "test" if "test" in scores else "dev"
+    return f"""---
+language: en
+license: apache-2.0
+library_name: onnxruntime
+pipeline_tag: text-classification
+tags: [foreign-policy, stance, official-statements]
+model-index:
+- name: communique
+  results:
+  - task: {{type: text-classification}}
+    dataset: {{type: communique-annotations, name: communique annotations, split: {split}}}
+    metrics:
+    - {{type: f1, name: macro-F1 of the four stances, value: {best.macro_f1.value:.4f}}}
+---
+# communique: the stance of sentences in official statements"""
+
+
+def _what(feed: ModelConfig, config: TrainConfig) -> str:
+    labels = "\n".join(f"- `{label}`: {DEFINITIONS[label]}" for label in LABELS)
+    context = (
+        f"It also reads up to {feed.before_tokens} tokens of the sentence before and {feed.after_tokens} of the one after."
+        if feed.reads_context
+        else "It reads the sentence alone, without its neighbours."
+    )
+    return f"""## What it is
+A transformer ({config.encoder}), fine-tuned to label each sentence of an official statement in English:
+
+{labels}
+
+It reads up to {feed.max_tokens} tokens of a sentence; longer ones are cut and flagged. {context} Probabilities are
+divided by a temperature ({feed.temperature}); a stance below {feed.threshold} becomes `none`. Both were chosen on the
+dev split."""
+
+
+def _data(rows: Sequence[TrainRow]) -> str:
+    counts = Counter(row.source or "real" for row in rows)
+    lines = "\n".join(f"- {n:,} {_SOURCES[source]}" for source, n in counts.most_common())
+    labels = Counter(row.label for row in rows if row.label)
+    each = ", ".join(f"{labels[str(label)]:,} {label}" for label in LABELS)
+    return f"""## What it was trained on
+{lines}
+
+Labels: {each}. Annotators were passes of a large language model that followed the codebook, adjudicated by a
+third; no person has checked every label. `data/annotations/README.md` says how, and how well the passes agree."""
+
+
+def _scores(scores: Mapping[str, Scores]) -> str:
+    blocks = []
+    for split, s in scores.items():
+        rows = "\n".join(
+            f"| {label} | {s.precision[label]:.3f} | {s.recall[label]:.3f} | {s.f1[label]} | {s.support[label]} |"
+            for label in map(str, LABELS)
+        )
+        blocks.append(
+            f"""### {split}: {s.sentences:,} sentences of {s.documents} documents
+| label | precision | recall | F1 [95 %] | n |
+|---|---|---|---|---|
+{rows}
+
+macro-F1 of the four stances **{s.macro_f1}**, of all five {s.macro_f1_five}; accuracy {s.accuracy}; expected calibration
+error {s.ece:.3f}; Brier score {s.brier:.3f}."""
+        )
+    return (
+        "## How good it is\nReal statements, split by document; intervals resample documents.\n\n"
+        + "\n\n".join(blocks)
+    )
+
+
+def _limits(feed: ModelConfig, gate: Gate) -> str:
+    return f"""## Limits
+English only. Trained mostly on statements of governments that publish in English; Chinese, Indian, Japanese, ASEAN
+and Latin American issuers are thin. Rare acts were sought out, so label shares in the data are not those of an archive.
+A label is what a sentence does, not whether it is sincere. Do not use it to decide anything about a person.
+
+Weights are stored as int8 and computed in fp32. Against the fp32 form on dev: macro-F1 {-gate.f1_loss:+.4f},
+{gate.flips:.2%} of labels changed. Maximum sentence: {feed.max_tokens} tokens."""

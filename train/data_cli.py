@@ -1,0 +1,244 @@
+"""`communique data`: check, agree, splits, export and import of the annotations.
+
+    python -m communique.train.data_cli check      # the same as `communique data check`
+
+`app` is a typer app of its own: another command joins it with `app.command("name")(function)`. Nothing
+heavy is imported before a command runs. Exit code 1: the data has problems; 2: the input is bad.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from communique.train.corpus import Annotations, Sentence
+    from communique.train.datacheck import Finding
+
+app = typer.Typer(
+    help="Check, split, measure and exchange the annotated statements.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+Folder = Annotated[Path | None, typer.Option(help="Folder of the annotations [default: data/annotations].")]
+Shared = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the texts [default: COMMUNIQUE_SHARED, or shared beside the repository]."),
+]
+
+
+_LOG_WIDTH = 132
+
+
+class Tool(StrEnum):
+    """Annotation tools that rows are exchanged with."""
+
+    LABELSTUDIO = "labelstudio"
+    DOCCANO = "doccano"
+    PRODIGY = "prodigy"
+    INCEPTION = "inception"
+
+
+class Which(StrEnum):
+    """Whose statements."""
+
+    REAL = "real"
+    OWN = "own"
+    ALL = "all"
+
+
+@app.command()
+def check(
+    folder: Folder = None,
+    shared: Shared = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Also write the counts here.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Findings to print at most.")] = 50,
+) -> None:
+    """Check form, hashes, splits, duplicates, label counts and floors; print what the data is made of."""
+    from communique.train.composition import composition_table
+    from communique.train.datacheck import check as look
+
+    console = _console()
+    with _bad_input_exits(), console.status("checking"):
+        report = look(folder, shared)
+    _print_findings(console, report.findings, limit)
+    if report.composition:
+        console.print(composition_table(report.composition))
+        console.print(
+            f"{report.verified:,} of {report.rows:,} rows joined with their sentence, hash verified."
+        )
+        if as_json:
+            _write_json(as_json, report.composition.to_json())
+    problems, notices = len(report.problems), len(report.findings) - len(report.problems)
+    console.print(f"{problems} problems, {notices} notices.", style="red" if problems else "green")
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+def agree(
+    folder: Folder = None,
+    which: Annotated[Which, typer.Option(help="Whose statements.")] = Which.REAL,
+    resamples: Annotated[int, typer.Option(min=1, help="Resamples of documents.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers here.")] = None,
+) -> None:
+    """Print the agreement of the two passes, their confusion, and the ceiling for a model."""
+    from rich.progress import Progress
+
+    from communique.eval.agreement import compare_passes
+    from communique.eval.agreement_tables import agreement_tables
+
+    console = _console()
+    with _bad_input_exits():
+        rows = [s.row for s in _chosen(_load(folder, None), which)]
+        pairs = [(row.a.label, row.b.label, row.label, row.doc_id) for row in rows if row.b]
+        if not pairs:
+            raise ValueError(f"none of {len(rows)} {which} rows has two passes: nothing to compare")
+        first, second, final, documents = zip(*pairs, strict=True)
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("resampling documents", total=resamples)
+            report = compare_passes(
+                first,
+                second,
+                final,
+                documents,
+                resamples,
+                seed,
+                tick=lambda done: progress.advance(task, done),
+            )
+    console.print(agreement_tables(report))
+    if as_json:
+        _write_json(as_json, report.to_json())
+
+
+@app.command()
+def splits(
+    folder: Folder = None,
+    shared: Shared = None,
+    seed: Annotated[int, typer.Option(help="Of the cuts that are compared.")] = 7,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write [default: splits.json of the folder].")
+    ] = None,
+) -> None:
+    """Cut the real statements into train, dev, test and folds, and write splits.json."""
+    from communique.train.composition import compose, composition_table
+    from communique.train.corpus import default_folder
+    from communique.train.rows import SPLITS
+    from communique.train.splits import make_splits
+
+    console = _console()
+    with _bad_input_exits():
+        annotations = _load(folder, shared)
+        rows = [s.row for s in annotations.sentences]
+        with console.status("comparing cuts"):
+            made = make_splits(rows, annotations.documents, annotations.texts, seed)
+        if "own_dev" in annotations.splits:
+            made["own_dev"] = annotations.splits["own_dev"]
+        path = out or (folder or default_folder()) / SPLITS
+        _write_json(path, made)
+    console.print(composition_table(compose(annotations.sentences, made)))
+    left_out = ", ".join(made["leave_issuer_out"])
+    console.print(escape(f"issuers to leave out: {left_out}\nwritten: {path}"), soft_wrap=True)
+
+
+@app.command("export")
+def export_(
+    path: Annotated[Path, typer.Argument(help="File to write, outside the repository.")],
+    to: Annotated[Tool, typer.Option(help="The tool.")],
+    folder: Folder = None,
+    shared: Shared = None,
+    which: Annotated[Which, typer.Option(help="Whose statements.")] = Which.ALL,
+) -> None:
+    """Write the annotated sentences for an annotation tool."""
+    from communique.train.exchange import export
+
+    console = _console()
+    with _bad_input_exits():
+        annotations = _load(folder, shared)
+        chosen = [s for s in _chosen(annotations, which) if s.text is not None]
+        if annotations.notice:
+            Console(stderr=True).print(escape(annotations.notice), style="yellow", soft_wrap=True)
+        if not chosen:
+            raise ValueError(f"no {which} row has its sentence: nothing to export")
+        export(chosen, to, path, annotations.texts)
+    console.print(escape(f"{len(chosen):,} sentences written for {to}: {path}"), soft_wrap=True)
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="File that the tool wrote.")],
+    tool: Annotated[Tool, typer.Option("--from", help="The tool.")],
+    folder: Folder = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+) -> None:
+    """Take labels that were changed in an annotation tool back into the rows."""
+    from communique.train.corpus import default_folder
+    from communique.train.exchange import import_ as read
+    from communique.train.merge import merge_rows
+
+    console = _console()
+    with _bad_input_exits():
+        rows = [s.row for s in read(path, tool)]
+        merged = merge_rows(folder or default_folder(), rows, write=not dry_run)
+    done = "would be " if dry_run else ""
+    console.print(
+        f"{merged.changed:,} rows {done}changed, {merged.added:,} {done}added, {merged.same:,} are the same."
+    )
+
+
+# --- shared ----------------------------------------------------------------------------------------
+
+
+def _console() -> Console:
+    """Wide where nobody's window is: a log keeps each table row on one line."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, _LOG_WIDTH))
+
+
+@contextmanager
+def _bad_input_exits() -> Iterator[None]:
+    """One line on standard error and exit code 2 for input that cannot be used."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        raise typer.Exit(2) from None
+
+
+def _load(folder: Path | None, shared: Path | None) -> Annotations:
+    from communique.train.corpus import load_annotations
+
+    return load_annotations(folder, shared)
+
+
+def _chosen(annotations: Annotations, which: Which) -> list[Sentence]:
+    wanted = {Which.REAL: (False,), Which.OWN: (True,), Which.ALL: (False, True)}[which]
+    return [s for s in annotations.sentences if s.row.synthetic in wanted]
+
+
+def _print_findings(console: Console, findings: Sequence[Finding], limit: int) -> None:
+    ordered = sorted(findings, key=lambda finding: not finding.fatal)
+    for finding in ordered[:limit]:
+        mark = "[red]problem[/]" if finding.fatal else "[yellow]notice[/] "
+        console.print(f"{mark} {escape(f'{finding.where}: {finding.what}')}", soft_wrap=True, highlight=False)
+    if len(ordered) > limit:
+        console.print(f"… and {len(ordered) - limit:,} more (--limit shows them)")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    from communique.train.files import write_bytes
+
+    write_bytes(path, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,194 @@
+"""From annotations to the model that ships: rows, fit, calibration, export, gate, card.
+
+    communique train --out runs/student            # or, in Python, run(config, annotations, out)
+
+Everything that is chosen here (the state that is kept, temperature, abstention threshold, whether int8
+weights are good enough) is chosen on the dev split. The test split is read once, to fill the card.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from communique.eval.metrics import Scores, evaluate, f1_of
+from communique.model.artifact import Artifact, write_manifest
+from communique.model.classifier import StanceClassifier, decide, softmax
+from communique.model.engine import Engine
+from communique.model.labels import LABELS, STANCES, label_index
+from communique.model.tokens import SentenceInput, SentenceTokenizer
+from communique.train.card import card
+from communique.train.config import TrainConfig
+from communique.train.corpus import Annotations, Sentence
+from communique.train.export import Gate, quantise_weights, to_onnx
+from communique.train.fit import TrainRow, fit, model_config, predict_logits
+
+Logits = npt.NDArray[np.float32]
+
+
+def training_rows(
+    annotations: Annotations, config: TrainConfig, public: Sequence[TrainRow] = ()
+) -> list[TrainRow]:
+    """Rows of the train split, the project's own statements, public data and a teacher's labels."""
+    rows = [*_weighted(annotations.split("train"), config), *public]
+    return [*rows, *soft_rows(config)] if config.soft_labels else rows
+
+
+def _weighted(sentences: Sequence[Sentence], config: TrainConfig) -> list[TrainRow]:
+    rows = []
+    for s in sentences:
+        weight = config.own_weight if s.row.synthetic else 1.0
+        weight *= config.single_weight if s.row.passes == 1 else 1.0
+        if s.text is not None and weight > 0:
+            source = "own" if s.row.synthetic else "real"
+            rows.append(TrainRow(s.text, s.before, s.after, s.row.label, weight=weight, source=source))
+    return rows
+
+
+def soft_rows(config: TrainConfig) -> list[TrainRow]:
+    """A teacher's probabilities, one JSON object a line: text, before, after, p (five numbers)."""
+    rows = []
+    for line in Path(config.soft_labels).read_text(encoding="utf-8").strip().split("\n"):
+        entry = json.loads(line)
+        soft = softmax(np.log(np.array([entry["p"]], dtype=np.float32) + 1e-6), config.soft_temperature)[0]
+        rows.append(
+            TrainRow(
+                entry["text"],
+                entry["before"],
+                entry["after"],
+                soft=tuple(soft),
+                weight=config.soft_weight,
+                source="soft",
+            )
+        )
+    return rows
+
+
+def labelled_rows(sentences: Sequence[Sentence]) -> list[TrainRow]:
+    """Sentences of dev or test as rows; those without text are left out."""
+    return [TrainRow(s.text, s.before, s.after, s.row.label) for s in sentences if s.text is not None]
+
+
+def run(
+    config: TrainConfig,
+    annotations: Annotations,
+    out: Path,
+    *,
+    name: str = "communique",
+    public: Sequence[TrainRow] = (),
+    int8: bool = True,
+) -> Artifact:
+    """Train, export, calibrate, check and describe a model; the artefact lies in `out/artifact`."""
+    rows = training_rows(annotations, config, public)
+    dev = annotations.split("dev")
+    fit(config, rows, labelled_rows(dev), out)
+    return ship(config, annotations, out, name=name, rows=rows, int8=int8)
+
+
+def ship(
+    config: TrainConfig,
+    annotations: Annotations,
+    out: Path,
+    *,
+    name: str,
+    rows: Sequence[TrainRow],
+    int8: bool = True,
+) -> Artifact:
+    """Turn a trained torch model in `out` into the folder that labels text.
+
+    Raises:
+        GateError: int8 weights cost more than the gate allows on the dev split.
+    """
+    dev, test = annotations.split("dev"), annotations.split("test")
+    dev_rows = labelled_rows(dev)
+    folder = out / "artifact"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    shutil.copy(out / "tokenizer.json", folder / "tokenizer.json")
+    to_onnx(out, out / "fp32.onnx")
+    gold = np.array([label_index(row.label) for row in dev_rows])
+    model_type = json.loads((out / "config.json").read_text(encoding="utf-8"))["model_type"]
+    feed = model_config(config, name, model_type)
+    fp32 = predict_logits(out, dataclasses.replace(config, precision="fp32"), dev_rows)
+    if int8:
+        quantise_weights(out / "fp32.onnx", folder / "model.onnx")
+    else:
+        shutil.copy(out / "fp32.onnx", folder / "model.onnx")
+    shipped = _onnx_logits(folder / "model.onnx", folder / "tokenizer.json", feed, dev_rows)
+    temperature = fit_temperature(shipped, gold)
+    threshold = fit_threshold(softmax(shipped, temperature), gold)
+    gate = compare(fp32, shipped, gold, temperature, threshold)
+    gate.check()
+    feed = dataclasses.replace(feed, temperature=temperature, threshold=threshold)
+    scores = {"dev": _score(shipped, dev, feed.temperature, feed.threshold)}
+    if test:
+        logits = _onnx_logits(folder / "model.onnx", folder / "tokenizer.json", feed, labelled_rows(test))
+        scores["test"] = _score(logits, test, feed.temperature, feed.threshold)
+    metrics: dict[str, Any] = {split: s.to_json() for split, s in scores.items()}
+    metrics["quantisation"] = dataclasses.asdict(gate)
+    feed = dataclasses.replace(feed, metrics=metrics)
+    (folder / "README.md").write_text(card(feed, config, rows, scores, gate), encoding="utf-8")
+    artifact = write_manifest(folder, feed)
+    StanceClassifier(artifact)  # a folder that cannot be loaded is no artefact
+    return artifact
+
+
+def _score(logits: Logits, sentences: Sequence[Sentence], temperature: float, threshold: float) -> Scores:
+    known = [s for s in sentences if s.text is not None]
+    return evaluate(
+        [s.row.label for s in known],
+        softmax(logits, temperature),
+        [s.row.doc_id for s in known],
+        threshold=threshold,
+    )
+
+
+def _onnx_logits(model: Path, tokenizer: Path, feed: Any, rows: Sequence[TrainRow]) -> Logits:  # noqa: ANN401
+    encoder = SentenceTokenizer.from_file(tokenizer, feed)
+    engine = Engine(model, pad_id=encoder.pad_id, token_types=feed.token_types)
+    return engine.logits(encoder.encode([SentenceInput(r.text, r.before, r.after) for r in rows]))
+
+
+def fit_temperature(logits: Logits, gold: npt.NDArray[np.int64]) -> float:
+    """The temperature with the least negative log-likelihood (Guo et al. 2017)."""
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_temperature: float) -> float:
+        p = softmax(logits, float(np.exp(log_temperature)))
+        return float(-np.log(np.maximum(p[np.arange(len(gold)), gold], 1e-12)).mean())
+
+    return round(float(np.exp(minimize_scalar(loss, bounds=(-2, 2), method="bounded").x)), 4)
+
+
+def fit_threshold(probabilities: npt.NDArray[np.float64], gold: npt.NDArray[np.int64]) -> float:
+    """The abstention threshold with the best macro-F1 of the four; the lowest within 0.001 of it."""
+    grid = np.round(np.arange(0.0, 0.71, 0.01), 2)
+    scores = np.array([_macro_f1(gold, probabilities, float(t)) for t in grid])
+    return float(grid[np.flatnonzero(scores >= scores.max() - 0.001)[0]])
+
+
+def _macro_f1(gold: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], threshold: float) -> float:
+    found = np.array([label_index(label) for label in decide(probabilities, threshold=threshold)])
+    table = np.zeros((1, len(LABELS), len(LABELS)))
+    np.add.at(table[0], (gold, found), 1)
+    return float(f1_of(table)[0, : len(STANCES)].mean())
+
+
+def compare(
+    fp32: Logits, shipped: Logits, gold: npt.NDArray[np.int64], temperature: float, threshold: float
+) -> Gate:
+    """What the shipped form loses against fp32 on the same sentences."""
+    before, after = softmax(fp32, temperature), softmax(shipped, temperature)
+    flips = [
+        a != b
+        for a, b in zip(decide(before, threshold=threshold), decide(after, threshold=threshold), strict=True)
+    ]
+    loss = _macro_f1(gold, before, threshold) - _macro_f1(gold, after, threshold)
+    return Gate(f1_loss=loss, flips=float(np.mean(flips)))
