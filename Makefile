@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATEMENT ?= data/annotations/example.txt
 
-.PHONY: label test check bench train report serve data clean help
+.PHONY: help label test check bench bench-sentences train data clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,12 +20,18 @@ check: $(VENV)/dev  ## lint, format, types
 	$(BIN)/ruff format --check .
 	cd tests && ../$(BIN)/mypy --config-file ../pyproject.toml -p communique
 
-bench: $(VENV)/dev  ## speed and quality of the segmenters and of the classifier
-	$(BIN)/python bench/segmenters.py
+bench: $(VENV)/dev bench-sentences  ## speed: ratios within one run
 	$(BIN)/python bench/label.py
 
+bench-sentences: $(VENV)/dev  ## sentence segmenters side by side
+	$(BIN)/python bench/segmenters.py
+
+data: $(VENV)/dev  ## check the annotations and print how well annotators agree
+	$(BIN)/communique data check
+	$(BIN)/communique data agree
+
 train: $(VENV)/dev  ## train the model that ships, from data to weights
-	$(BIN)/communique train
+	$(BIN)/communique train --out runs/model
 
 clean:  ## remove what `make` made
 	rm -rf $(VENV) build dist *.egg-info
@@ -40,5 +46,5 @@ $(VENV)/label: pyproject.toml
 $(VENV)/dev: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch -c constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train,eval,serve,archive,dev]' -c constraints.txt -C editable_mode=strict
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt -C editable_mode=strict
 	@touch $@ $(VENV)/label

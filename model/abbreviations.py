@@ -9,9 +9,9 @@ def _words(text: str) -> frozenset[str]:
 
 TITLES = _words(
     """
-    Adm Amb Arch Asst Atty Brig Brig.Gen Capt Cdr Cmdr Col Cpl Dep Dr Eng Fr Ft Gen Gov H.E H.H H.M
-    H.R.H Hon Ing Insp Lt Lt.Col Lt.Gen Maj Maj.Gen Messrs Mlle Mme Mmes Mr Mrs Ms Msgr Mt Mx Ph Pres
-    Prof Rep Rev Rt Rt.Hon Sec.Gen Sen Sgt Shri Smt Sr.Col St Ste Supt Vice-Adm
+    Adm Amb Arch Asst Atty Brig Brig.Gen Capt Cdr Cmdr Col Comm Cpl Dep Dr Drs Eng Fr Ft Gen Gov H.E H.H
+    H.M H.R.H Hon Ing Insp Lt Lt.Col Lt.Gen Maj Maj.Gen Messrs Min Mlle Mme Mmes Mr Mrs Ms Msgr Mt Mx
+    Nat Ph Pres Prof Rep Ret Rev Rt Rt.Hon Sec.Gen Sen Sgt Shri Smt Sr.Col St Ste Supt Vice-Adm hon rt
     """
 )
 """Forms of address and places: a name follows, never a new sentence."""
@@ -21,8 +21,8 @@ LOUD_TITLES = frozenset(title.upper() for title in TITLES)
 
 NUMBERED = _words(
     """
-    add ann annex app art arts ch chap cl corr doc fasc fig no nos op p para paras pp pt ref reg res
-    resol rev sec secs ser subpara tab vol vols
+    add ann annex app art arts ch chap cl corr doc docs fasc fig no nos op p para paras pp pt ref
+    reg res resol rev sec secs ser subpara tab vol vols
     """
 )
 """Followed by a number they stand inside a sentence: "No. 5", "Art. 3", "para. II"."""

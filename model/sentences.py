@@ -94,9 +94,11 @@ def _join_wrapped(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int
         yield lines[0]
         return
     width = max(len(text[a:b].rstrip()) for a, b in lines)
+    # One line that goes on in lower case shows that the whole paragraph was wrapped.
+    flowed = any(text[a:b].lstrip()[:1].islower() and not _ITEM.match(text[a:b]) for a, b in lines[1:])
     above = start, end = lines[0]
     for a, b in lines[1:]:
-        if _wrapped(text[above[0] : above[1]].rstrip(), text[a:b], width):
+        if _wrapped(text[above[0] : above[1]].rstrip(), text[a:b], width, flowed):
             end = b
         else:
             yield start, end
@@ -105,11 +107,12 @@ def _join_wrapped(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int
     yield start, end
 
 
-def _wrapped(above: str, line: str, width: int) -> bool:
+def _wrapped(above: str, line: str, width: int, flowed: bool) -> bool:
     """Whether `line` goes on with the sentence of the line above it.
 
-    It does when it starts in lower case, or when its first word would not have fitted on the line
-    above (the test that mail readers use for flowed text).
+    It does when it starts in lower case, when the line above ends in the middle of a sentence of a
+    wrapped paragraph, or when its first word would not have fitted on the line above (the test that
+    mail readers use for flowed text).
     """
     if _ITEM.match(line):
         return False
@@ -119,6 +122,8 @@ def _wrapped(above: str, line: str, width: int) -> bool:
         return True
     if above.endswith((":", ";")) or (above.endswith(",") and _PREAMBLE.match(word)):
         return False
+    if flowed and above[-1:] not in '.!?"”’)' and not above.isupper():
+        return True
     return width in _WRAP_WIDTH and len(above) + 1 + len(word) > width and not above.isupper()
 
 
@@ -135,12 +140,13 @@ def _sentencex(block: str) -> Iterator[int]:
 
 _OPENERS = "\"'“‘«([¡¿*_"
 _CLOSERS = "\"'”’»)\\]*_"
-_NOTE = r"(?:(?:\[\d{1,3}\])+|[¹²³⁰-⁹]+)"
+_NOTE = r"(?:(?:\[\d{1,3}(?:[,–-]\s?\d{1,3})*\])+|[¹²³⁰-⁹]+)"
 _CANDIDATE = re.compile(
     rf"(?:(?:\.\s\.\s\.)|[.!?…。]+)[{_CLOSERS}]*{_NOTE}?[{_CLOSERS}]*(?=\s|$)"  # a stop, then space
     rf"|[;:.](?=\s+(?:[•●▪]|[-–]\s?[A-Z]))"  # a list run together on one line
     rf"|(?<=[a-z][a-z0-9)%])[.!?][{_CLOSERS}]*{_NOTE}?(?=[{_OPENERS}]*[A-Z][a-z]+(?:\s|,))"  # a lost space
 )
+_LOUD_SPEAKER = re.compile(r"\s*[A-Z][A-Z’'\- ]{2,30}$")
 _SPACE = re.compile(r"\s*")
 _LONGEST_MARK = 20
 _NOTE_END = re.compile(_NOTE + r"$")
@@ -246,6 +252,8 @@ def _after_period(left: str, opener: str, word: str, sentence: str) -> bool | No
     plain = word.rstrip(".,;:!?)\"'”’")
     if not word:
         return True
+    if _LOUD_SPEAKER.match(sentence) and not plain.isupper():
+        return False  # "THE CHAIRMAN. The Committee will …"
     if word[0] in ",;:—–" or word == "-":
         return False
     if left in abbreviations.TITLES or left in abbreviations.LOUD_TITLES or bare in abbreviations.NEVER_LAST:
@@ -262,6 +270,8 @@ def _after_period(left: str, opener: str, word: str, sentence: str) -> bool | No
         return word in abbreviations.STARTERS
     if bare in abbreviations.CLOCK:
         return not (plain in abbreviations.AFTER_CLOCK or opener == "(")
+    if bare in ("b.c", "a.d"):
+        return True
     if bare in abbreviations.COMPANY:
         return plain in abbreviations.STARTERS or bare == "etc"
     if _ACRONYM.match(left + "."):

@@ -37,7 +37,7 @@ def test_scores_equal_scikit_learn(threshold):
 
 
 def test_intervals_hold_the_value_and_widen_with_clustering():
-    gold, p, documents = random_case(2)
+    gold, p, _ = random_case(2)
     alone = evaluate(gold, p, [str(i) for i in range(len(gold))], threshold=0)
     assert alone.macro_f1.low < alone.macro_f1.value < alone.macro_f1.high
     # Every document ten copies of one sentence: the interval must be that of the 60 distinct sentences.

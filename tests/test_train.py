@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from communique.train.config import TrainConfig  # noqa: E402
 from communique.train.corpus import load_annotations  # noqa: E402
 from communique.train.export import Gate, GateError, quantise_weights  # noqa: E402
 from communique.train.recipe import fit_temperature, fit_threshold  # noqa: E402
+
+WIDE = os.environ | {"COLUMNS": "200"}
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +54,7 @@ def tiny_encoder(tmp_path_factory, root):
 
 @pytest.fixture(scope="session")
 def own(root):
-    """The project's own statements as if they were the corpus: two thirds to learn from, the rest dev and test."""
+    """The project's own statements as if they were the corpus: two thirds to learn from."""
     annotations = load_annotations(root / "data" / "annotations")
     kept = [s for s in annotations.sentences if s.row.synthetic]
     documents = sorted({s.row.doc_id for s in kept})
@@ -142,7 +145,7 @@ def test_the_gate():
 
 
 def test_quantised_matrix_by_hand(tmp_path):
-    """W = [[1, 0], [-2, 4]]: columns scaled by 2/127 and 4/127, so the product changes by under half a step."""
+    """W = [[1, 0], [-2, 4]]: columns scaled by 2/127 and 4/127; nothing moves by more than a step."""
     import onnx
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
@@ -200,3 +203,16 @@ def test_a_saved_config_comes_back_and_unknown_keys_are_errors(tmp_path):
     (tmp_path / "bad.json").write_text('{"seed": 1, "sead": 2}')
     with pytest.raises(InputError, match="unknown settings sead"):
         TrainConfig.load(tmp_path / "bad.json")
+
+
+def test_every_setting_is_a_flag_and_a_bad_one_gets_one_line():
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "communique.cli", "train"]
+    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, env=WIDE, check=True).stdout
+    for field in dataclasses.fields(TrainConfig):
+        assert f"--{field.name.replace('_', '-')}" in shown
+    done = subprocess.run([*command, "--epochs", "0"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "communique: epochs must lie in [0.01, 1000], not 0.0\n"

@@ -26,8 +26,8 @@ class TrainConfig:
 
     encoder: str = "bge-small-en-v1.5"
     """A pinned encoder, a model of the hub, or a folder."""
-    epochs: float = 4.0
-    learning_rate: float = 5e-5
+    epochs: float = 3.0
+    learning_rate: float = 7e-5
     """Of the encoder's top layer."""
     head_learning_rate: float = 1e-3
     layer_decay: float = 0.95
@@ -35,22 +35,24 @@ class TrainConfig:
     weight_decay: float = 0.01
     warmup: float = 0.06
     """Share of steps over which the rate rises, in [0, 1)."""
-    batch_tokens: int = 2048
+    batch_tokens: int = 1024
     """Tokens a batch, padding included."""
     loss: Loss = "plain"
     focal_gamma: float = 2.0
     label_smoothing: float = 0.0
     dropout: float = 0.1
     max_tokens: int = 128
-    before_tokens: int = 0
+    before_tokens: int = 32
     after_tokens: int = 0
     own_weight: float = 1.0
     """Weight of the project's own statements; 0 leaves them out."""
     single_weight: float = 1.0
     """Weight of rows that one annotator labelled; 0 leaves them out."""
-    public_weight: float = 0.0
-    """Weight of public data; 0 leaves it out."""
-    public_cap: int = 400
+    public_weight: float = 1.0
+    """Weight of public data in the first stage; 0 leaves it out."""
+    first_epochs: float = 2.0
+    """Epochs on public data alone before the annotated statements; 0 mixes them in from the start."""
+    public_cap: int = 500
     """Most public rows a label and data set."""
     permissive_only: bool = False
     """Leave out public data without a permissive licence."""
@@ -118,6 +120,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("own_weight", 0, 100),
     ("single_weight", 0, 100),
     ("public_weight", 0, 100),
+    ("first_epochs", 0, 1000),
     ("public_cap", 0, 1_000_000),
     ("soft_weight", 0, 100),
     ("soft_temperature", 0.1, 20),

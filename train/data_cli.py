@@ -9,6 +9,7 @@ heavy is imported before a command runs. Exit code 1: the data has problems; 2: 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -22,6 +23,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from communique.train.corpus import Annotations, Sentence
     from communique.train.datacheck import Finding
+    from communique.train.rows import Row
 
 app = typer.Typer(
     help="Check, split, measure and exchange the annotated statements.",
@@ -116,6 +118,7 @@ def agree(
                 tick=lambda done: progress.advance(task, done),
             )
     console.print(agreement_tables(report))
+    console.print(_reread(folder, rows))
     if as_json:
         _write_json(as_json, report.to_json())
 
@@ -195,6 +198,48 @@ def import_(
     )
 
 
+@app.command()
+def public(
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the data sets as published [default: public/ of the texts]."),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="permissive: only MIT and United Nations texts.")
+    ] = None,
+) -> None:
+    """Print each public data set: rows, labels, licence, and how far its mapping was found to hold."""
+    from rich.table import Table
+
+    from communique.model.labels import LABELS
+    from communique.train.public import drop_near_duplicates, public_table, read_public
+    from communique.train.texts import shared_folder
+
+    console = _console()
+    with _bad_input_exits():
+        source = folder or shared_folder() / "public"
+        entries = public_table(source, licence)
+        kept, dropped = drop_near_duplicates(read_public(source, licence=licence))
+    table = Table(title="public data sets")
+    titles = ("data set", "licence", "rows", *LABELS, "left out", "read", "mapping fits (rows read)")
+    for title in (*titles, "mapping fits (blind check)", "near-duplicates dropped"):
+        table.add_column(str(title), justify="left" if title in ("data set", "licence") else "right")
+    for e in entries:
+        cells = [e["dataset"], e["licence"], f"{e['rows']:,}", *(f"{e[str(label)]:,}" for label in LABELS)]
+        cells += [f"{e['left_out']:,}", f"{e['decided']:,}", _share(e, ""), _share(e, "check_")]
+        table.add_row(*map(str, cells), f"{dropped[e['dataset']]:,}")
+    console.print(table)
+    console.print(
+        f"{len(kept):,} rows after near-duplicates. Only the blind check, drawn after a mapping was fixed, "
+        "says how far it holds; the other rows read were picked because they looked hard."
+    )
+
+
+def _share(entry: dict[str, Any], prefix: str) -> str:
+    read, fit = entry[f"{prefix}read"], entry[f"{prefix}fit"]
+    return f"{fit}/{read} [{entry[f'{prefix}low']:.2f}, {entry[f'{prefix}high']:.2f}]" if read else "-"
+
+
 # --- shared ----------------------------------------------------------------------------------------
 
 
@@ -210,8 +255,25 @@ def _bad_input_exits() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.stderr.write(f"communique: {error}\n")
         raise typer.Exit(2) from None
+
+
+def _reread(folder: Path | None, rows: Sequence[Row]) -> str:
+    """What a fresh reader, given codebook and sentence in context alone, would change of the final labels."""
+    from communique.train.corpus import default_folder
+    from communique.train.files import read_jsonl
+
+    file = (folder or default_folder()) / "reread.jsonl"
+    if not file.is_file():
+        return "No fresh re-reading: reread.jsonl is not there."
+    final = {(row.doc_id, row.start): row.label for row in rows}
+    read = [
+        (record["label"], final.get((record["doc_id"], record["start"]))) for _, record in read_jsonl(file)
+    ]
+    known = [(label, kept) for label, kept in read if kept is not None]
+    changed = sum(label != kept for label, kept in known)
+    return f"A fresh reader of {len(known)} random adjudicated sentences would change {changed} labels."
 
 
 def _load(folder: Path | None, shared: Path | None) -> Annotations:

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from communique.model.errors import InputError
 
-class DataError(ValueError):
+
+class DataError(InputError, ValueError):
     """An annotation file, a split or an exchange file that cannot be used; one line says what and where."""
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,15 +31,14 @@ from communique.train.config import TrainConfig
 from communique.train.corpus import Annotations, Sentence
 from communique.train.export import Gate, quantise_weights, to_onnx
 from communique.train.fit import TrainRow, fit, model_config, predict_logits
+from communique.train.public import drop_near_duplicates, read_public
 
 Logits = npt.NDArray[np.float32]
 
 
-def training_rows(
-    annotations: Annotations, config: TrainConfig, public: Sequence[TrainRow] = ()
-) -> list[TrainRow]:
-    """Rows of the train split, the project's own statements, public data and a teacher's labels."""
-    rows = [*_weighted(annotations.split("train"), config), *public]
+def training_rows(annotations: Annotations, config: TrainConfig) -> list[TrainRow]:
+    """Rows of the train split, the project's own statements, and a teacher's labels."""
+    rows = _weighted(annotations.split("train"), config)
     return [*rows, *soft_rows(config)] if config.soft_labels else rows
 
 
@@ -49,6 +50,30 @@ def _weighted(sentences: Sequence[Sentence], config: TrainConfig) -> list[TrainR
         if s.text is not None and weight > 0:
             source = "own" if s.row.synthetic else "real"
             rows.append(TrainRow(s.text, s.before, s.after, s.row.label, weight=weight, source=source))
+    return rows
+
+
+def public_rows(folder: Path, config: TrainConfig, against: Sequence[str]) -> list[TrainRow]:
+    """Labelled public rows, capped for each data set and label, without published test splits.
+
+    Args:
+        folder: holds the data sets as published.
+        config: `public_weight`, `public_cap`, `permissive_only`, `seed`.
+        against: texts that no row may resemble (every annotated sentence of dev and test).
+    """
+    licence = "permissive" if config.permissive_only else None
+    labelled = [r for r in read_public(folder, licence=licence) if r.label is not None and r.split != "test"]
+    kept, _ = drop_near_duplicates(labelled, against)
+    random.Random(config.seed).shuffle(kept)
+    kept.sort(key=lambda row: row.how != "read")  # rows that were read come first under the cap
+    taken: Counter[tuple[str, str | None]] = Counter()
+    rows = []
+    for row in kept:
+        taken[row.dataset, row.label] += 1
+        if taken[row.dataset, row.label] <= config.public_cap:
+            rows.append(
+                TrainRow(row.text, label=str(row.label), weight=config.public_weight, source="public")
+            )
     return rows
 
 
@@ -82,14 +107,31 @@ def run(
     out: Path,
     *,
     name: str = "communique",
-    public: Sequence[TrainRow] = (),
+    public_folder: Path | None = None,
     int8: bool = True,
 ) -> Artifact:
-    """Train, export, calibrate, check and describe a model; the artefact lies in `out/artifact`."""
-    rows = training_rows(annotations, config, public)
-    dev = annotations.split("dev")
-    fit(config, rows, labelled_rows(dev), out)
-    return ship(config, annotations, out, name=name, rows=rows, int8=int8)
+    """Train, export, calibrate, check and describe a model; the artefact lies in `out/artifact`.
+
+    Args:
+        public_folder: public data sets as published; without it the first stage is left out.
+    """
+    dev = labelled_rows(annotations.split("dev"))
+    public: list[TrainRow] = []
+    if public_folder is not None and config.public_weight > 0:
+        held_out = [*dev, *labelled_rows(annotations.split("test"))]
+        public = public_rows(public_folder, config, [row.text for row in held_out])
+    start = config
+    rows = training_rows(annotations, config)
+    if public and config.first_epochs > 0:
+        first = dataclasses.replace(config, epochs=config.first_epochs, keep="last")
+        fit(first, public, dev, out / "first")
+        start = dataclasses.replace(config, encoder=str(out / "first"))
+    else:
+        rows += public
+    fit(start, rows, dev, out)
+    config.save(out / "train.json")
+    seen = rows if start is config else [*rows, *public]
+    return ship(config, annotations, out, name=name, rows=seen, int8=int8)
 
 
 def ship(

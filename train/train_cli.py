@@ -46,6 +46,7 @@ def run(**given: Any) -> None:  # noqa: ANN401  one argument a flag
         from communique.train.corpus import load_annotations
         from communique.train.files import DataError
         from communique.train.recipe import run as train
+        from communique.train.texts import shared_folder
     except ModuleNotFoundError as error:
         raise InputError(f"training needs {error.name}: pip install 'communique[train]'") from None
     base = TrainConfig.load(saved) if saved else TrainConfig()
@@ -57,7 +58,10 @@ def run(**given: Any) -> None:  # noqa: ANN401  one argument a flag
         raise InputError(str(error)) from None
     if annotations.notice:
         sys.stderr.write(f"communique: {annotations.notice}\n")
-    artifact = train(config, annotations, out, name=name)
+    public = shared_folder(shared) / "public"
+    if not public.is_dir():
+        sys.stderr.write(f"communique: no public data sets in {public}: training without them\n")
+    artifact = train(config, annotations, out, name=name, public_folder=public if public.is_dir() else None)
     sys.stdout.write(f"{artifact.version} in {artifact.folder}\n")
 
 
