@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATEMENT ?= data/annotations/example.txt
 
-.PHONY: help label test check bench bench-sentences train data clean
+.PHONY: help label test check bench bench-sentences train report serve data clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,17 @@ bench-sentences: $(VENV)/dev  ## sentence segmenters side by side
 data: $(VENV)/dev  ## check the annotations and print how well annotators agree
 	$(BIN)/communique data check
 	$(BIN)/communique data agree
+
+serve: $(VENV)/dev  ## the service and its page on loopback
+	$(BIN)/communique serve
+
+report: $(VENV)/dev  ## the report of the shipped model on the test split (needs the texts)
+	mkdir -p $(HOME)/.cache/communique
+	$(BIN)/communique data table $(HOME)/.cache/communique/test.jsonl --split test
+	$(BIN)/communique data table $(HOME)/.cache/communique/train.jsonl --split train
+	$(BIN)/communique eval behaviour --json $(HOME)/.cache/communique/behaviour.json
+	$(BIN)/communique eval report $(HOME)/.cache/communique/test.jsonl --out reports/test \
+	  --train $(HOME)/.cache/communique/train.jsonl --behaviour $(HOME)/.cache/communique/behaviour.json
 
 train: $(VENV)/dev  ## train the model that ships, from data to weights
 	$(BIN)/communique train --out runs/model

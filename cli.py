@@ -211,10 +211,16 @@ def _label_rows(job: _Job, path: Path) -> list[dict[str, Any]]:
 
 def _mount() -> None:
     """Commands of the other rooms; their modules import nothing heavy until they are run."""
+    from communique.archive.archive_cli import run as archive
+    from communique.eval.eval_cli import app as evaluation
+    from communique.serve import run as serve
     from communique.train.data_cli import app as data
     from communique.train.train_cli import run as train
 
+    app.command("archive")(archive)
+    app.command("serve")(serve)
     app.add_typer(data, name="data", help="Check, compare, split and exchange the annotations.")
+    app.add_typer(evaluation, name="eval", help="Evaluate: the report, and the written test pairs.")
     app.command("train")(train)
 
 

@@ -20,6 +20,7 @@ from communique.train.files import DataError
 from communique.train.rows import document_problems, row_problems
 from communique.train.splits import (
     SplitPlan,
+    extend_splits,
     linked_groups,
     make_splits,
     near_duplicates,
@@ -340,6 +341,23 @@ def test_documents_with_a_long_sentence_in_common_stay_together(world):
     splits = world.cut().splits
     assert ["d10", "d20"] in splits["near_duplicates"]
     assert splits["split"]["d10"] == splits["split"]["d20"]
+
+
+def test_extended_splits_move_nothing_and_place_what_is_new(world):
+    full = world.cut().splits
+    linked = {"d28", "d29"}
+    new = {"d29", "d12"}
+    known = {
+        **full,
+        "split": {d: part for d, part in full["split"].items() if d not in new},
+        "fold": {d: fold for d, fold in full["fold"].items() if d not in new},
+    }
+    found = world.load()
+    made = extend_splits(known, [s.row for s in found.sentences], found.texts)
+    assert made["split"].keys() == full["split"].keys()
+    assert {d: made["split"][d] for d in known["split"]} == known["split"]
+    assert len({made["split"][d] for d in linked}) == 1
+    assert made["split"]["d12"] == "train" and made["fold"]["d12"] in range(5)
 
 
 def test_too_little_data_is_refused_in_words(world):

@@ -131,19 +131,25 @@ def splits(
     out: Annotated[
         Path | None, typer.Option(help="Where to write [default: splits.json of the folder].")
     ] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Move nothing that is placed; place new documents only.")
+    ] = False,
 ) -> None:
     """Cut the real statements into train, dev, test and folds, and write splits.json."""
     from communique.train.composition import compose, composition_table
     from communique.train.corpus import default_folder
     from communique.train.rows import SPLITS
-    from communique.train.splits import make_splits
+    from communique.train.splits import extend_splits, make_splits
 
     console = _console()
     with _bad_input_exits():
         annotations = _load(folder, shared)
         rows = [s.row for s in annotations.sentences]
         with console.status("comparing cuts"):
-            made = make_splits(rows, annotations.documents, annotations.texts, seed)
+            if extend:
+                made = extend_splits(annotations.splits, rows, annotations.texts)
+            else:
+                made = make_splits(rows, annotations.documents, annotations.texts, seed)
         if "own_dev" in annotations.splits:
             made["own_dev"] = annotations.splits["own_dev"]
         path = out or (folder or default_folder()) / SPLITS
@@ -151,6 +157,36 @@ def splits(
     console.print(composition_table(compose(annotations.sentences, made)))
     left_out = ", ".join(made["leave_issuer_out"])
     console.print(escape(f"issuers to leave out: {left_out}\nwritten: {path}"), soft_wrap=True)
+
+
+@app.command()
+def table(
+    path: Annotated[Path, typer.Argument(help="JSON Lines file to write, outside the repository.")],
+    split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
+    model: Annotated[
+        Path | None, typer.Option(help="A model folder; the model that ships if not given.")
+    ] = None,
+    folder: Folder = None,
+    shared: Shared = None,
+) -> None:
+    """Write a split with the model's probabilities: what `communique eval report` reads.
+
+    The train split is written without probabilities: a baseline is trained on it.
+    """
+    from communique.model.classifier import StanceClassifier
+    from communique.train.exchange import refuse_inside
+    from communique.train.files import write_bytes
+    from communique.train.table import table_rows
+
+    with _bad_input_exits():
+        refuse_inside(path)
+        sentences = _load(folder, shared).split(split)
+        classifier = None if split == "train" else StanceClassifier.load(model)
+        lines = [json.dumps(row, ensure_ascii=False) for row in table_rows(sentences, classifier)]
+        if not lines:
+            raise ValueError(f"split {split} has no sentence with its text: set COMMUNIQUE_SHARED")
+        write_bytes(path, ("\n".join(lines) + "\n").encode())
+    _console().print(f"{len(lines):,} rows in {path}")
 
 
 @app.command("export")

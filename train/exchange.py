@@ -50,7 +50,7 @@ def export(
             the format cannot hold.
     """
     _known(to)
-    _outside(path)
+    refuse_inside(path)
     bare = [s.row for s in sentences if s.text is None]
     if bare:
         place = f"{bare[0].doc_id}#{bare[0].sent_id}"
@@ -87,7 +87,7 @@ def _known(tool: str) -> None:
         raise DataError(f"unknown tool {tool!r}: use one of {', '.join(TOOLS)}")
 
 
-def _outside(path: Path) -> None:
+def refuse_inside(path: Path) -> None:
     for parent in path.resolve().parents:
         if (parent / "data" / "annotations").is_dir() or parent.parts[-2:] == ("data", "annotations"):
             raise DataError(

@@ -161,6 +161,41 @@ def make_splits(
     }
 
 
+def extend_splits(splits: Mapping[str, Any], rows: Sequence[Row], texts: Mapping[str, str]) -> dict[str, Any]:
+    """The same splits with the documents that were annotated since.
+
+    Nothing that is placed moves, so a model trained before stays untested on its own training data. A new
+    document goes where its near-duplicates are, else into train and the fold with the fewest documents.
+    """
+    real = sorted((row for row in rows if not row.synthetic), key=lambda row: row.key)
+    doc_ids = sorted({row.doc_id for row in real})
+    pairs = [(a, b) for a, b, _ in near_duplicates({d: texts[d] for d in doc_ids}, splits["threshold"])]
+    pairs += [(a, b) for a, b, _ in shared_sentences(real, texts)]
+    group = linked_groups(doc_ids, pairs)
+    placed, folds = dict(splits["split"]), dict(splits["fold"])
+    by_group = {group[d]: part for d, part in placed.items() if d in group}
+    fold_of = {group[d]: fold for d, fold in folds.items() if d in group}
+    sizes = Counter(folds.values())
+    for doc_id in doc_ids:
+        if doc_id in placed:
+            continue
+        name = group[doc_id]
+        placed[doc_id] = by_group.setdefault(name, "train")
+        if placed[doc_id] != "test":
+            folds[doc_id] = fold_of.setdefault(name, min(sizes, key=lambda n: (sizes[n], n)))
+            sizes[folds[doc_id]] += 1
+    members = defaultdict(list)
+    for doc_id, name in group.items():
+        members[name].append(doc_id)
+    linked = [docs for docs in members.values() if len(docs) > 1]
+    return {
+        **splits,
+        "split": dict(sorted(placed.items())),
+        "fold": dict(sorted(folds.items())),
+        "near_duplicates": linked,
+    }
+
+
 def _cut(
     pool: Sequence[Row],
     documents: Mapping[str, Document],

@@ -1,0 +1,157 @@
+"""Encoded sentences -> labels, for a shard at a time, each different sentence once.
+
+    labeller = Labeller(load_artifact(), threads=2)
+    labelled = labeller.label(labeller.encode(inputs))
+
+Batches are made of sentences of like length from all documents of the shard, under a token budget,
+and run side by side on streams of one thread each (faster than one stream of many threads, and what
+a batch gives does not depend on how many streams there are).
+
+What was labelled is remembered by its token ids (no hash, so no false match) for the latest shards,
+as many as hold `REMEMBERED` different sentences. Which shards those are follows from the shards alone,
+so a run that goes on after a kill, having read them back, batches exactly as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Self
+
+from communique.model.artifact import Artifact
+from communique.model.classifier import DIGITS, decide, softmax
+from communique.model.engine import TOKEN_BUDGET, Engine, Logits, available_cores, batches
+from communique.model.tokens import SentenceInput, SentenceTokenizer, TokenIds
+
+REMEMBERED = 200_000
+"""Different sentences kept, some 60 MB."""
+
+Labelled = tuple[str, tuple[float, ...]]
+"""A label and the probabilities of all five, rounded as records hold them."""
+
+
+class ShardLabels(NamedTuple):
+    """A shard's labels, one a sentence, in order."""
+
+    labels: list[Labelled]
+    different: int
+    """Different sentences among them."""
+    read: int
+    """Those that were not remembered and went through the model."""
+
+
+class Memory:
+    """Labels of the latest shards, by token ids."""
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._most = most
+        self._shards: deque[tuple[int, list[bytes]]] = deque()
+        self._labels: dict[bytes, tuple[int, Labelled]] = {}
+        self._number = 0
+        self._total = 0
+
+    def get(self, key: bytes) -> Labelled | None:
+        """The label of a sentence met in one of those shards."""
+        found = self._labels.get(key)
+        return None if found is None else found[1]
+
+    def add(self, shard: dict[bytes, Labelled]) -> None:
+        """Remember a shard, and forget the oldest beyond the bound."""
+        self._number += 1
+        self._shards.append((self._number, list(shard)))
+        self._labels.update((key, (self._number, labelled)) for key, labelled in shard.items())
+        self._total += len(shard)
+        while self._total > self._most:
+            number, keys = self._shards.popleft()
+            self._total -= len(keys)
+            for key in keys:
+                if self._labels[key][0] == number:  # else a later shard has it too
+                    del self._labels[key]
+
+
+class Labeller:
+    """A model set up for archives."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        *,
+        threads: int | None = None,
+        token_budget: int = TOKEN_BUDGET,
+        remembered: int = REMEMBERED,
+    ) -> None:
+        config = artifact.config
+        self.version = artifact.version
+        self.remembered = remembered
+        self._config = config
+        self._budget = token_budget
+        self._tokenizer = SentenceTokenizer.from_file(artifact.path("tokenizer.json"), config)
+        self._engine = Engine(
+            artifact.path("model.onnx"),
+            pad_id=self._tokenizer.pad_id,
+            token_types=config.token_types,
+            threads=1,
+            token_budget=token_budget,
+        )
+        self._pool = ThreadPoolExecutor(threads or available_cores(), thread_name_prefix="label")
+        self._memory = Memory(remembered)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def encode(self, inputs: Sequence[SentenceInput]) -> list[TokenIds]:
+        """Token ids of sentences; safe beside `label` in another thread."""
+        return self._tokenizer.encode(inputs)
+
+    def label(
+        self, encoded: Sequence[TokenIds], advance: Callable[[float], None] | None = None
+    ) -> ShardLabels:
+        """Label a shard's sentences.
+
+        Args:
+            encoded: all sentences of the shard.
+            advance: told after each batch which share of the shard is done.
+        """
+        keys = [_key(e) for e in encoded]
+        known: dict[bytes, Labelled] = {}
+        fresh: dict[bytes, TokenIds] = {}
+        for key, ids in zip(keys, encoded, strict=True):
+            if key not in known and key not in fresh:
+                found = self._memory.get(key)
+                if found is None:
+                    fresh[key] = ids
+                else:
+                    known[key] = found
+        names, sentences = list(fresh), list(fresh.values())
+        groups = list(batches([len(e.ids) for e in sentences], self._budget))
+        results = self._pool.map(lambda group: self._engine.logits([sentences[i] for i in group]), groups)
+        done = 0
+        for group, logits in zip(groups, results, strict=True):
+            known.update(zip((names[i] for i in group), self._decide(logits), strict=True))
+            done += len(group)
+            if advance is not None:
+                advance(done / len(names))
+        self._memory.add(known)
+        return ShardLabels([known[key] for key in keys], len(known), len(fresh))
+
+    def restore(self, encoded: Sequence[TokenIds], labelled: Iterable[Labelled]) -> None:
+        """Remember a shard that an earlier run labelled."""
+        self._memory.add(dict(zip(map(_key, encoded), labelled, strict=True)))
+
+    def _decide(self, logits: Logits) -> list[Labelled]:
+        probabilities = softmax(logits, self._config.temperature)
+        labels = decide(probabilities, threshold=self._config.threshold)
+        return [
+            (str(label), tuple(round(float(p), DIGITS) for p in row))
+            for label, row in zip(labels, probabilities, strict=True)
+        ]
+
+
+def _key(encoded: TokenIds) -> bytes:
+    """All that the model reads of a sentence."""
+    return array("I", (encoded.first_context, *encoded.ids)).tobytes()

@@ -1,0 +1,273 @@
+"""The evaluation report: one HTML file that opens offline, with its numbers as JSON, CSV and LaTeX beside it.
+
+    communique eval report test.jsonl --train train.jsonl --out report/
+    communique eval report mine.jsonl theirs.jsonl --out report/     # two models on the same sentences
+
+`build` computes every view once; `write` prints them. A number that the rows cannot carry is None and reads
+"not estimable": the page never shows NaN. All words in the page are escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from communique.eval import baselines, figures, slices, views
+from communique.eval.compare import Comparison, compare, difference
+from communique.eval.exports import numbers, to_csv, to_json, to_latex
+from communique.eval.metrics import RESAMPLES, Floats, Ints, calibration_error
+from communique.eval.resample import Number, Resampler
+from communique.eval.table import Row, Table, align, write_text
+from communique.eval.verdict import verdict
+from communique.eval.views import NAMES
+from communique.model.errors import InputError
+from communique.model.labels import LABELS
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+FILES = ("report.html", "report.json", "report.csv", "report.tex")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the report is made; all of it is printed in its head."""
+
+    resamples: int = RESAMPLES
+    seed: int = 0
+    min_rows: int = slices.MIN_ROWS
+    errors: int = 50
+    """Wrong sentences listed at most."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < (1 if name in ("resamples", "min_rows") else 0):
+                raise InputError(f"{name} is {value}: give a positive number")
+
+
+@dataclass(frozen=True)
+class Head:
+    """What was evaluated, by which command, when."""
+
+    command: str
+    when: str
+    files: Mapping[str, str]
+    """File -> SHA-256."""
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """All views of one table, ready to print."""
+
+    head: Head
+    settings: Settings
+    table: Table
+    support: Ints
+    counts: Ints
+    """Confusion, (5, 5), rows the truth."""
+    systems: list[views.SystemScores]
+    """The model first, then the other models, then the baselines."""
+    gaps: dict[str, Number]
+    """Macro-F1 of the four stances: the model less each baseline, paired."""
+    baselines: tuple[str, ...]
+    shares_from: str
+    ceiling: dict[str, Number] | None
+    weighted_rows: int
+    confused: list[views.ConfusedPair]
+    bins: list[views.Bin]
+    ece: float
+    brier: float
+    curve: list[views.Kept]
+    threshold: views.Kept | None
+    coverage: list[views.Kept]
+    slices: list[slices.Slice]
+    comparisons: list[Comparison]
+    wrong: list[views.Wrong]
+    behaviour: Mapping[str, Any] | None
+
+
+def build(
+    tables: Sequence[Table],
+    head: Head,
+    *,
+    train: Sequence[Row] = (),
+    behaviour: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
+) -> Report:
+    """Compute every view.
+
+    Args:
+        tables: of the model, and of others to compare it with on the same sentences.
+        head: what the head says.
+        train: labelled rows for the learned baseline; their documents must not be in the table.
+        behaviour: what `communique eval behaviour --json` wrote.
+        settings: resamples, seed, limits.
+
+    Raises:
+        InputError: tables of different sentences, or training rows from the table's documents.
+    """
+    settings = settings or Settings()
+    table, others = tables[0], [align(tables[0], other) for other in tables[1:]]
+    _apart(table, train)
+    resampler = Resampler(len(set(table.documents)), resamples=settings.resamples, seed=settings.seed)
+    support = np.bincount(table.truth, minlength=len(LABELS))
+    counts = views.counts_of(table, table.found)
+    weighted_rows = sum(row.weight is not None for row in table.rows)
+    answers = {t.name: t.found for t in [table, *others]}
+    if len(answers) <= len(others):
+        raise InputError(f"two tables are of a model {table.name!r}: give each its own `model` field")
+    rivals = _baselines(table, train, settings.seed)
+    if answers.keys() & rivals.keys():
+        raise InputError(
+            f"a model has the name of a baseline ({', '.join(rivals)}): change its `model` field"
+        )
+    tested = {**{n: _both(table, found) for n, found in answers.items()}, **rivals}
+    enough = weighted_rows >= views.MIN_WEIGHTED
+    systems = [
+        views.system_scores(name, plain, weighted if enough else None, support, resampler)
+        for name, (plain, weighted) in tested.items()
+    ]
+    return Report(
+        head=head,
+        settings=settings,
+        table=table,
+        support=support,
+        counts=counts.sum(axis=0).astype(int),
+        systems=systems,
+        gaps={n: difference(counts, rivals[n][0], support, resampler)[0] for n in rivals},
+        baselines=tuple(rivals),
+        shares_from="the training table" if train else "this table",
+        ceiling=views.ceiling(table, settings.resamples, settings.seed),
+        weighted_rows=weighted_rows,
+        confused=views.confused_pairs(table),
+        bins=views.reliability(table),
+        ece=calibration_error(table.truth, table.probabilities),
+        brier=views.brier(table),
+        curve=views.risk_coverage(table),
+        threshold=views.kept_at(table, table.threshold) if table.threshold > 0 else None,
+        coverage=_coverage(views.risk_coverage(table, points=len(table.rows))),
+        slices=slices.slices(table, resampler, settings.min_rows),
+        comparisons=[compare(table, other, resampler) for other in others],
+        wrong=views.errors(table),
+        behaviour=behaviour,
+    )
+
+
+def _apart(table: Table, train: Sequence[Row]) -> None:
+    shared = sorted({row.doc_id for row in train} & set(table.documents))
+    if shared:
+        raise InputError(
+            f"{len(shared)} documents are in the training table and in {table.name}, first {shared[0]!r}: "
+            "take them out of one"
+        )
+
+
+def _both(table: Table, found: Ints) -> tuple[Floats, Floats]:
+    return views.counts_of(table, found), views.counts_of(table, found, weighted=True)
+
+
+def _baselines(table: Table, train: Sequence[Row], seed: int) -> dict[str, tuple[Floats, Floats]]:
+    """Confusion tables of documents, as they are and weighted, of each baseline."""
+    known = np.array([NAMES.index(row.gold) for row in train]) if train else table.truth
+    shares = baselines.label_shares(known)
+    plain, weighted = _both(table, table.truth)
+    found = {
+        "chance": (baselines.chance_tables(plain, shares), baselines.chance_tables(weighted, shares)),
+        "most frequent": _both(table, baselines.majority_labels(len(table.rows), shares)),
+        "keyword rules": _both(table, baselines.keyword_labels(table.rows)),
+    }
+    if train:
+        try:
+            found["TF-IDF + logistic"] = _both(table, baselines.tfidf_labels(train, table.rows, seed))
+        except ValueError as error:
+            raise InputError(f"the training table: {error}") from None
+    return found
+
+
+def _coverage(curve: Sequence[views.Kept]) -> list[views.Kept]:
+    """The least that can be kept of at least 50, 60, … 100 %."""
+    return [next(k for k in curve if k.coverage >= share - 1e-9) for share in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)]
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Write the page and its numbers into a folder; each file whole or not at all."""
+    plain = numbers(report)
+    contents = (page(report), to_json(plain), to_csv(report), to_latex(report))
+    paths = [folder / name for name in FILES]
+    for path, content in zip(paths, contents, strict=True):
+        write_text(path, content)
+    return paths
+
+
+def page(report: Report) -> str:
+    """The HTML page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    env = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters |= {"share": _share, "p": _p_value, "number": _number}
+    drawn = {name: Markup(svg) for name, svg in _figures(report).items()}
+    return env.get_template("report.html").render(
+        r=report,
+        names=NAMES,
+        figures=drawn,
+        verdict=verdict(report),
+        samples=views.sampled(report.table.rows),
+        large=[s for s in report.slices if s.scored],
+        small=[s for s in report.slices if not s.scored],
+        weak=[s for s in report.slices if s.weak],
+        weakest=slices.weakest(report.slices),
+        tested=sum(s.p_value is not None for s in report.slices),
+        min_documents=slices.MIN_DOCUMENTS,
+    )
+
+
+def _share(value: float | None) -> str:
+    return "not estimable" if value is None else f"{value:.1%}"
+
+
+def _number(plain: Mapping[str, float | None]) -> Number:
+    return Number(**plain)
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return "not estimable"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _figures(report: Report) -> dict[str, str]:
+    model = report.systems[0]
+    dots = [figures.Dot(name, model.f1[name]) for name in NAMES]
+    if report.ceiling:
+        for at, name in reversed(list(enumerate(NAMES, 1))):
+            dots.insert(at, figures.Dot("A against B", report.ceiling[name], filled=False))
+    named = {s.name: s for s in report.systems}
+    rivals = [figures.Dot(n, s.macro4, filled=n not in report.baselines) for n, s in named.items()]
+    drawn = {
+        "labels": figures.dot_plot("F1 of each label", dots),
+        "systems": figures.dot_plot("Macro-F1 of the four stances", rivals),
+        "confusion": figures.confusion_map(report.counts),
+        "reliability": figures.reliability_diagram(report.bins),
+        "risk": figures.risk_coverage_curve(report.curve, report.threshold),
+        "slices": figures.dot_plot(
+            "Accuracy of the weakest slices",
+            [figures.Dot(f"{s.by}: {s.name}", s.accuracy, s.weak) for s in slices.weakest(report.slices)],
+        ),
+    }
+    if report.behaviour:
+        families = report.behaviour["families"]
+        drawn["behaviour"] = figures.dot_plot(
+            "Pass rate of each family of pairs",
+            [figures.Dot(f"{f['name']} ({f['relation']})", Number(**f["pass_rate"])) for f in families],
+        )
+    return drawn

@@ -1,0 +1,179 @@
+"""Concurrent requests -> few forward passes: a bounded queue and one worker thread.
+
+    batcher = Batcher(classifier.probabilities)
+    async with batcher:                       # starts the worker; leaving waits for what was accepted
+        with batcher.room(len(inputs)):       # raises `QueueFullError` instead of letting a queue grow
+            probabilities, truncated = await batcher.score(inputs)
+
+Nobody waits for a batch to fill: an idle worker starts at once, and what arrives while it is busy is
+gathered, up to a budget of tokens, into its next turn. The longest wait for company is one turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from communique.model.tokens import SentenceInput
+
+Scores = tuple[npt.NDArray[np.float64], list[bool]]
+"""Probabilities (sentences, 5), and for each sentence whether it was cut."""
+
+TURN_BUDGET = 4096
+"""Tokens a turn of the worker, estimated: about 100 sentences, so that a short request never waits long."""
+QUEUE_LIMIT = 10_000
+"""Sentences accepted and not yet labelled."""
+_CHARACTERS_A_TOKEN = 4
+_MOST_TOKENS = 128
+"""Estimate for a very long sentence, which the model cuts."""
+_RETRY_SECONDS = (1, 60)
+
+
+class QueueFullError(Exception):
+    """The queue has no room; `retry_after` is the number of seconds after which it should."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"busy: try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+@dataclass
+class _Job:
+    inputs: Sequence[SentenceInput]
+    tokens: int
+    result: asyncio.Future[Scores]
+
+
+class Batcher:
+    """Gathers the sentences of concurrent requests; belongs to one event loop.
+
+    Args:
+        score: inputs -> scores, run in the worker thread, never on the event loop.
+        budget: estimated tokens a turn; a single longer job goes alone.
+        limit: sentences accepted and not yet labelled, over all requests.
+        on_turn: told the number of sentences of each turn, for metrics.
+    """
+
+    def __init__(
+        self,
+        score: Callable[[Sequence[SentenceInput]], Scores],
+        *,
+        budget: int = TURN_BUDGET,
+        limit: int = QUEUE_LIMIT,
+        on_turn: Callable[[int], None] = lambda sentences: None,
+    ) -> None:
+        self._score = score
+        self._budget = budget
+        self._limit = limit
+        self._on_turn = on_turn
+        self._jobs: deque[_Job] = deque()
+        self._open: set[asyncio.Future[Scores]] = set()
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="forward")
+        self._seconds_a_sentence = 0.004  # until measured
+        self.held = 0
+        """Sentences accepted and not yet labelled."""
+
+    async def __aenter__(self) -> Self:
+        self._worker = asyncio.create_task(self._work())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._open:
+            await asyncio.wait(self._open)
+        self._worker.cancel()
+        self._thread.shutdown()
+
+    @contextmanager
+    def room(self, sentences: int) -> Iterator[None]:
+        """Hold room in the queue for a request.
+
+        A request longer than the whole queue is let in when nothing else waits.
+
+        Raises:
+            QueueFullError: no room now.
+        """
+        if self.held and self.held + sentences > self._limit:
+            raise QueueFullError(self.retry_after)
+        self.held += sentences
+        try:
+            yield
+        finally:
+            self.held -= sentences
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds in which what is queued should be done, at the speed measured so far."""
+        least, most = _RETRY_SECONDS
+        return min(most, max(least, math.ceil(self.held * self._seconds_a_sentence)))
+
+    async def score(self, inputs: Sequence[SentenceInput]) -> Scores:
+        """Scores of the inputs, in order; whatever `score` raised is raised here."""
+        job = _Job(inputs, sum(map(_tokens, inputs)), asyncio.get_running_loop().create_future())
+        self._open.add(job.result)
+        job.result.add_done_callback(self._open.discard)
+        self._jobs.append(job)
+        self._arrived.set()
+        return await job.result
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._arrived.wait()
+            jobs = self._next_turn()
+            if not jobs:
+                self._arrived.clear()
+                continue
+            inputs = [i for job in jobs for i in job.inputs]
+            began = perf_counter()
+            turn = loop.run_in_executor(self._thread, self._score, inputs)
+            await asyncio.wait([turn])
+            measured = (perf_counter() - began) / len(inputs)
+            self._seconds_a_sentence += 0.1 * (measured - self._seconds_a_sentence)
+            self._on_turn(len(inputs))
+            _hand_out(turn, jobs)
+
+    def _next_turn(self) -> list[_Job]:
+        """Waiting jobs in order of arrival, up to the budget; those whose request is gone are dropped."""
+        jobs: list[_Job] = []
+        tokens = 0
+        while self._jobs and (not jobs or tokens + self._jobs[0].tokens <= self._budget):
+            job = self._jobs.popleft()
+            if job.result.cancelled():
+                continue
+            if not job.inputs:
+                job.result.set_result((np.empty((0, 5)), []))
+                continue
+            jobs.append(job)
+            tokens += job.tokens
+        return jobs
+
+
+def _hand_out(turn: asyncio.Future[Scores], jobs: Sequence[_Job]) -> None:
+    """Give each job its rows of the turn's scores, or the turn's error."""
+    error = turn.exception()
+    start = 0
+    for job in jobs:
+        end = start + len(job.inputs)
+        if job.result.done():  # its request went away meanwhile
+            pass
+        elif error is not None:
+            job.result.set_exception(error)
+        else:
+            probabilities, truncated = turn.result()
+            job.result.set_result((probabilities[start:end], truncated[start:end]))
+        start = end
+
+
+def _tokens(sentence: SentenceInput) -> int:
+    return 2 + min(len(sentence.text) // _CHARACTERS_A_TOKEN, _MOST_TOKENS)

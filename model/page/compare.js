@@ -1,0 +1,49 @@
+// Two statements side by side: what each asked, conceded and agreed.
+
+import { EXAMPLE_A, EXAMPLE_B, ask, byId, composition, make, onToken, percent, wellFormed } from "./page.js";
+
+const ROWS = [["demand", "Asked"], ["concession", "Conceded"], ["agreement", "Agreed"], ["position", "Held"]];
+const status = (text) => { byId("status").textContent = text; };
+
+async function compare() {
+  const texts = [0, 1].map((i) => wellFormed(byId(`text-${i}`).value));
+  const empty = texts.findIndex((text) => !text.trim());
+  if (empty >= 0) { status("Paste both statements first."); byId(`text-${empty}`).focus(); return; }
+  status("Labelling…");
+  try {
+    const { records } = await ask("/v1/label", { documents: texts.map((text, i) => ({ id: String(i), text })) });
+    draw([0, 1].map((i) => records.filter((r) => r.doc_id === String(i))));
+    status("");
+    byId("result").scrollIntoView({ block: "start" });
+  } catch (error) {
+    status(error.message);
+  }
+}
+
+function draw(sides) {
+  const names = [0, 1].map((i) => byId(`name-${i}`).value.trim() || ["First side", "Second side"][i]);
+  const heads = make("div", { className: "pair heads" }, ...sides.map((side, i) => {
+    const bar = make("div", { className: "composition" });
+    composition(bar, side.map((r) => r.label));
+    return make("section", { "aria-label": names[i] }, make("h3", {}, names[i]), bar);
+  }));
+  const rows = ROWS.map(([label, title]) => make("section", { className: "row-of-two" },
+    make("h3", {}, make("span", { className: `mark ${label}`, "aria-hidden": "true" }), title),
+    make("div", { className: "pair" }, ...sides.map((side, i) => column(side.filter((r) => r.label === label), label, names[i])))));
+  byId("result").replaceChildren(heads, ...rows);
+  byId("result").hidden = false;
+}
+
+function column(found, label, name) {
+  const items = found.map((r) => make("li", { className: label }, r.text, " ", make("span", { className: "hint" }, percent(r[`p_${label}`]))));
+  const list = items.length ? make("ul", { className: "found" }, ...items) : make("p", { className: "hint" }, "Nothing found.");
+  return make("div", {}, make("h4", {}, name), list);
+}
+
+byId("go").addEventListener("click", compare);
+byId("example").addEventListener("click", () => {
+  [["Ardenia", EXAMPLE_A], ["Belmar", EXAMPLE_B]].forEach(([name, text], i) => { byId(`name-${i}`).value = name; byId(`text-${i}`).value = text; });
+  compare();
+});
+onToken(compare);
+if (location.hash === "#example") byId("example").click();

@@ -1,0 +1,275 @@
+"""The HTTP service as an ASGI app: endpoints and pages around one classifier.
+
+    app = create_app(Settings(model="my-model/"))       # what `communique serve` runs
+
+A request is read, checked and segmented, then its sentences take turns with those of other requests
+in one worker thread (`communique.model.batching`); nothing of this runs on the event loop unless it
+is tiny.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import mimetypes
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pydantic_core
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from prometheus_client import multiprocess
+from starlette.requests import ClientDisconnect
+
+from communique.model import requests
+from communique.model.batching import Batcher, QueueFullError, Scores
+from communique.model.classifier import StanceClassifier
+from communique.model.errors import InputError
+from communique.model.guard import Guard, Metrics, error_response
+from communique.model.labels import DEFINITIONS
+from communique.model.settings import Settings
+from communique.model.tokens import SentenceInput
+
+PAGES = Path(__file__).resolve().parent / "page"
+PIECE = 64
+"""Sentences of one request that take a turn together."""
+SMALL_BODY = 4096
+"""Bytes; handing a smaller body to a thread takes longer than reading it."""
+READY_SECONDS = 5.0
+"""How long an answer of /readyz is remembered."""
+BODY_SECONDS = 15.0
+"""A body that takes longer to arrive is given up."""
+_EXAMPLE = SentenceInput("The two sides agreed to meet again.")
+
+
+class RefusedError(Exception):
+    """A request that gets an error instead of an answer."""
+
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def create_app(settings: Settings | None = None) -> Guard:
+    """The service, its model loaded; `.app` is the FastAPI app inside.
+
+    Raises:
+        ArtifactError: the model folder cannot be used.
+        InputError: the token file cannot be used.
+    """
+    settings = Settings() if settings is None else settings
+    token = settings.token()
+    metrics = Metrics()
+    service = Service(StanceClassifier.load(settings.model, threads=settings.threads), settings, metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with service.batcher:
+            yield
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+    app = FastAPI(
+        title="communique",
+        description="Labels every sentence of an official statement with the stance it takes.",
+        version=service.classifier.version,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages load scripts from another host
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        exception_handlers={RefusedError: _refuse, Exception: _fail, 404: _no_page, 405: _no_method},
+    )
+    app.state.service = service
+    service.mount(app)
+    return Guard(app, token=token, seconds=settings.max_seconds, metrics=metrics)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return error_response(error.status, str(error), error.headers)
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    return error_response(500, "the service failed on this request; its log says why")
+
+
+async def _no_page(request: Request, error: Exception) -> Response:
+    return error_response(404, "no such page: see /docs")
+
+
+async def _no_method(request: Request, error: Exception) -> Response:
+    return error_response(405, "wrong method for this address: see /docs")
+
+
+_ROUTES = {"index.html": "/", "compare.html": "/compare", "docs.html": "/docs"}
+
+
+def _sender(path: Path) -> Callable[[], Awaitable[Response]]:
+    """An endpoint that sends a file, read once."""
+    data, kind = path.read_bytes(), mimetypes.guess_type(path.name)[0] or "text/plain"
+
+    async def send() -> Response:
+        return Response(data, media_type=kind, headers={"cache-control": "no-cache"})
+
+    return send
+
+
+class Service:
+    """The endpoints, around one classifier."""
+
+    def __init__(self, classifier: StanceClassifier, settings: Settings, metrics: Metrics) -> None:
+        self.classifier = classifier
+        self.settings = settings
+        self.metrics = metrics
+        self.batcher = Batcher(self._score, limit=settings.max_queued, on_turn=metrics.turn)
+        self._reading = 0
+        self._ready = (-READY_SECONDS, "")
+
+    def _score(self, inputs: Sequence[SentenceInput]) -> Scores:
+        return self.classifier.probabilities(inputs)
+
+    def mount(self, app: FastAPI) -> None:
+        """Add the endpoints and pages to the app."""
+        add = app.add_api_route
+        add(
+            "/v1/label",
+            self.label,
+            methods=["POST"],
+            summary="Label sentences",
+            responses=requests.ANSWERS,
+            openapi_extra=requests.BODY,
+        )
+        token: dict[int | str, dict[str, Any]] = {401: requests.ANSWERS[401]}
+        add("/v1/model", self.model, summary="Labels, definitions, calibration, card", responses=token)
+        add("/healthz", self.health, summary="The process is up")
+        broken: dict[int | str, dict[str, Any]] = {
+            503: {**requests.ANSWERS[503], "description": "Not ready."}
+        }
+        add("/readyz", self.ready, summary="A real forward pass, remembered 5 s", responses=broken)
+        add("/metrics", self.numbers, summary="Prometheus metrics", response_class=Response, responses=token)
+        for path in sorted(PAGES.iterdir()):
+            route = _ROUTES.get(path.name, f"/page/{path.name}")
+            add(route, _sender(path), include_in_schema=False)
+        plain = app.openapi
+
+        def openapi() -> dict[str, Any]:
+            document = plain()
+            document.setdefault("components", {}).setdefault("schemas", {}).update(requests.SCHEMAS)
+            return document
+
+        app.openapi = openapi  # type: ignore[method-assign]
+
+    async def label(self, request: Request) -> Response:
+        """Label every sentence of a statement, of several, or of sentences already cut."""
+        pieces = self._pieces(await self._read(request))
+        # Before the answer starts, so that a full queue is told by its status, also of a stream.
+        first: list[dict[str, Any]] = await anext(pieces, [])
+        if "application/x-ndjson" in request.headers.get("accept", ""):
+            return StreamingResponse(_lines(first, pieces), media_type="application/x-ndjson")
+        found = first + [record async for piece in pieces for record in piece]
+        answer = {"model_version": self.classifier.version, "records": found}
+        data = _json(answer) if len(found) <= PIECE else await asyncio.to_thread(_json, answer)
+        return Response(data, media_type="application/json")
+
+    async def _read(self, request: Request) -> requests.Work:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise RefusedError(415, f"content type {kind or 'missing'}: send JSON as application/json")
+        if self._reading >= self.settings.max_reading:
+            wait = str(self.batcher.retry_after)
+            raise RefusedError(429, f"busy: try again in {wait} s", retry_after=wait)
+        self._reading += 1
+        try:
+            body = await self._body(request)
+            small = len(body) < SMALL_BODY
+            work = requests.prepare(body) if small else await asyncio.to_thread(requests.prepare, body)
+        except InputError as error:
+            raise RefusedError(422, str(error)) from None
+        finally:
+            self._reading -= 1
+        most = self.settings.max_sentences
+        if len(work.inputs) > most:
+            raise RefusedError(413, f"{len(work.inputs):,} sentences in one request: send at most {most:,}")
+        return work
+
+    async def _body(self, request: Request) -> bytes:
+        most = self.settings.max_body_bytes
+        too_long = RefusedError(413, f"body over {most:,} bytes: send it in parts", connection="close")
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > most:
+            raise too_long
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > most:
+                        raise too_long
+        except ClientDisconnect:
+            raise RefusedError(400, "the connection was closed before the body was whole") from None
+        except TimeoutError:
+            raise RefusedError(408, f"body not here after {BODY_SECONDS:g} s", connection="close") from None
+        return bytes(body)
+
+    async def _pieces(self, work: requests.Work) -> AsyncGenerator[list[dict[str, Any]], None]:
+        """Records piece by piece, each piece in a turn of its own."""
+        version, threshold = self.classifier.version, self.classifier.artifact.config.threshold
+        size = len(work.inputs)
+        try:
+            with self.batcher.room(size), self.metrics.queued(size):
+                for piece in requests.pieces(work, PIECE):
+                    scores = await self.batcher.score(work.inputs[piece])
+                    yield list(requests.records(work, piece, scores, threshold=threshold, version=version))
+        except QueueFullError as full:
+            raise RefusedError(429, str(full), retry_after=str(full.retry_after)) from None
+
+    async def model(self) -> dict[str, Any]:
+        """What labels: its version, labels, calibration, limits and card."""
+        artifact = self.classifier.artifact
+        config = dataclasses.asdict(artifact.config)
+        return {
+            "model_version": artifact.version,
+            "labels": [{"label": str(label), "definition": text} for label, text in DEFINITIONS.items()],
+            "calibration": {name: config[name] for name in ("temperature", "threshold")},
+            "config": config,
+            "limits": {k: v for k, v in dataclasses.asdict(self.settings).items() if k.startswith("max_")},
+            "card": artifact.path("README.md").read_text(encoding="utf-8"),
+        }
+
+    async def health(self) -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "up"}
+
+    async def ready(self) -> Response:
+        """Whether the model labels."""
+        if perf_counter() - self._ready[0] > READY_SECONDS:
+            task = asyncio.ensure_future(self.batcher.score([_EXAMPLE]))
+            await asyncio.wait([task])
+            error = task.exception()
+            self._ready = (perf_counter(), "" if error is None else f"{type(error).__name__}: {error}")
+        if self._ready[1]:
+            return error_response(503, f"the model does not label ({self._ready[1]})")
+        return JSONResponse({"status": "ready", "model_version": self.classifier.version})
+
+    async def numbers(self) -> Response:
+        """Requests, latency, queue, batches, sentences, rejections."""
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _json(value: object) -> bytes:
+    return pydantic_core.to_json(value, inf_nan_mode="null")
+
+
+async def _lines(
+    first: list[dict[str, Any]], rest: AsyncGenerator[list[dict[str, Any]], None]
+) -> AsyncGenerator[bytes, None]:
+    """One record a line, a piece at a time."""
+    async with aclosing(rest):
+        yield b"".join(_json(record) + b"\n" for record in first)
+        async for piece in rest:
+            yield b"".join(_json(record) + b"\n" for record in piece)

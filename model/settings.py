@@ -1,0 +1,49 @@
+"""What the service is started with: limits, token, model.
+
+Settings(max_sentences=500)      # every value has a default; `communique serve --help` lists the options
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from communique.model.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the service is started with."""
+
+    model: str | None = None
+    """Folder of the model; the one that ships if None."""
+    threads: int | None = None
+    """Threads of a forward pass; one a core if None."""
+    token_file: str | None = None
+    """File with the bearer token; without it, the environment's COMMUNIQUE_TOKEN, or none is asked for."""
+    max_body_bytes: int = 2_000_000
+    max_sentences: int = 5_000
+    """Sentences a request."""
+    max_queued: int = 10_000
+    """Sentences accepted and not yet labelled, over all requests."""
+    max_reading: int = 256
+    """Requests whose bodies are being read or cut into sentences at once."""
+    max_seconds: float = 60.0
+    """From a request's first byte to its answer's last."""
+
+    def token(self) -> str | None:
+        """The bearer token that requests must carry, or None.
+
+        Raises:
+            InputError: the token file cannot be read or is empty.
+        """
+        if self.token_file is None:
+            return os.environ.get("COMMUNIQUE_TOKEN") or None
+        try:
+            token = Path(self.token_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{self.token_file}: the token cannot be read ({error})") from None
+        if not token:
+            raise InputError(f"{self.token_file}: holds no token: write one line of secret text into it")
+        return token

@@ -1,0 +1,222 @@
+"""The page in a browser: Debian's chromium driven by Playwright; skipped by name without either."""
+
+import shutil
+import threading
+import time
+
+import pytest
+import uvicorn
+
+from communique.model.service import create_app
+from communique.model.settings import Settings
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (the dev extra)")
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the path"),
+]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+TEXT = "Ardenia urges Belmar to stop 🕊️. It lifts the fees. Both agreed to talk. They met. It condemns war."
+ATTACK = 'Ardenia urges <img src=x onerror="document.title=1"> <script>document.title=2</script> Belmar.'
+
+
+class Running:
+    """The service in a thread, on a free port."""
+
+    def __init__(self, settings):
+        config = uvicorn.Config(create_app(settings), port=0, log_level="error", lifespan="on", ws="none")
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run)
+
+    def __enter__(self):
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+        port = self.server.servers[0].sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}"
+
+    def __exit__(self, *_):
+        self.server.should_exit = True
+        self.thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(toy_model):
+    with Running(Settings(model=str(toy_model), threads=1)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(5000)
+    said, asked = [], []
+    page.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda e: said.append(str(e)))
+    page.on("request", lambda r: asked.append(r.url))
+    page.goto(address)
+    yield page
+    elsewhere = [u for u in asked if not u.startswith((address, "blob:"))]
+    context.close()
+    assert not said and not elsewhere
+
+
+def label(page, text=TEXT):
+    page.fill("#text", text)
+    page.click("#go")
+    page.wait_for_selector("#result:not([hidden]) .s")
+
+
+def labels(page):
+    return [c.split()[1] for c in page.eval_on_selector_all(".s", "all => all.map(e => e.className)")]
+
+
+def test_prose_marks_and_lists(page):
+    label(page)
+    assert labels(page) == ["demand", "concession", "agreement", "none", "position"]
+    shown = page.eval_on_selector(
+        "#prose", "p => [...p.querySelectorAll('.said')].forEach(e => e.remove()) || p.textContent"
+    )
+    assert shown == TEXT
+    assert page.text_content("#list-demand") == "Ardenia urges Belmar to stop 🕊️."
+    assert page.text_content("#list-concession") == "It lifts the fees."
+    assert "1 demand" in page.get_attribute("#composition", "aria-label")
+
+
+def test_html_in_a_statement_is_text(page):
+    label(page, ATTACK)
+    assert "<img src=x" in page.text_content("#prose") and "<script>" in page.text_content("#list-demand")
+    assert not page.query_selector("#result img, #prose script")
+    page.hover(".s .mark")
+    assert page.title().startswith("communique")
+
+
+def test_a_dropped_page_is_reduced_to_prose_and_runs_nothing(page, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(
+        "<html><nav>Menu</nav><script>document.title=3</script><main><h1>Readout</h1>"
+        "<p>Ardenia <b>urges</b> peace &amp; calm.<img src=x onerror='document.title=4'></p></main></html>"
+    )
+    page.set_input_files("#file", file)
+    page.wait_for_selector("#prose .s")
+    assert page.input_value("#text") == "Readout\n\nArdenia urges peace & calm."
+    assert page.title().startswith("communique")
+
+
+def test_filter_threshold_and_detail(page):
+    label(page)
+    page.uncheck("#show-demand")
+    assert not page.is_visible(".s.demand") and page.is_visible(".s.agreement")
+    page.check("#show-demand")
+    page.hover(".s.demand .mark")
+    told = page.text_content("#detail")
+    assert "demand" in told and "runner-up" in told and "%" in told
+    page.fill("#threshold", "1")
+    assert labels(page).count("none") >= 1 and "1.00" in page.text_content("#threshold-value")
+    page.fill("#threshold", "0.01")
+    assert labels(page)[0] == "demand"
+
+
+def test_downloads(page):
+    import csv
+    import io
+    import json
+    from pathlib import Path
+
+    label(page, 'Ardenia urges "peace", now. They met.')
+    with page.expect_download() as first:
+        page.click("#jsonl")
+    rows = [json.loads(line) for line in Path(first.value.path()).read_text(encoding="utf-8").splitlines()]
+    with page.expect_download() as second:
+        page.click("#csv")
+    table = list(csv.DictReader(io.StringIO(Path(second.value.path()).read_bytes().decode(), newline="")))
+    assert [r["label"] for r in rows] == [r["label"] for r in table] == ["demand", "none"]
+    assert table[0]["text"] == rows[0]["text"] == 'Ardenia urges "peace", now.'
+
+
+def test_keyboard_only(page):
+    page.focus("#text")
+    page.keyboard.insert_text(TEXT)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#prose .s")
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.classList.contains('s')"):
+            break
+    seen = []
+    for _ in range(3):
+        seen.append(page.text_content("#detail strong"))
+        page.keyboard.press("ArrowRight")
+    assert seen == ["demand", "concession", "agreement"]
+    page.keyboard.press("Escape")
+    assert not page.is_visible("#detail")
+
+
+def test_phone_width_has_no_sideways_scroll(page, address):
+    page.set_viewport_size({"width": 360, "height": 740})
+    label(page)
+    for path in ("/", "/compare#example", "/docs"):
+        page.goto(address + path)
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_compare(page, address):
+    page.goto(address + "/compare")
+    page.fill("#text-0", "Ardenia urges calm. " + ATTACK)
+    page.fill("#text-1", "Belmar lifts the fees.")
+    page.click("#go")
+    page.wait_for_selector("#result:not([hidden])")
+    columns = page.eval_on_selector_all(".row-of-two .pair > div", "all => all.map(e => e.textContent)")
+    assert "urges calm" in columns[0] and "<img src=x" in columns[0]
+    assert "Nothing found" in columns[1] and "lifts the fees" in columns[3]
+    assert not page.query_selector("#result img")
+
+
+def test_a_token_is_asked_for(browser, toy_model, monkeypatch):
+    monkeypatch.setenv("COMMUNIQUE_TOKEN", "secret")
+    with Running(Settings(model=str(toy_model), threads=1)) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.fill("#text", TEXT)
+        page.click("#go")
+        page.fill("#token", "secret")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#prose .s")
+        assert not page.is_visible("#token-form")
+        page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", ["/#example", "/compare#example", "/docs"])
+def test_axe_finds_nothing_serious(browser, address, path, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    context = browser.new_context(bypass_csp=True, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(address + path)
+    page.wait_for_load_state("networkidle")
+    if path == "/#example":
+        page.focus(".s")  # with the detail open
+    found = axe.Axe().run(page).response["violations"]
+    context.close()
+    told = [(v["id"], v["impact"], [n["html"][:120] for n in v["nodes"]]) for v in found]
+    assert not [t for t in told if t[1] in ("serious", "critical")], told
