@@ -164,7 +164,7 @@ def table(
     path: Annotated[Path, typer.Argument(help="JSON Lines file to write, outside the repository.")],
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
     model: Annotated[
-        Path | None, typer.Option(help="A model folder; the model that ships if not given.")
+        Path | None, typer.Option(help="A model folder [default: the model that ships].")
     ] = None,
     folder: Folder = None,
     shared: Shared = None,

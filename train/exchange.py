@@ -88,6 +88,7 @@ def _known(tool: str) -> None:
 
 
 def refuse_inside(path: Path) -> None:
+    """Raise DataError where a file with others' texts would lie in the repository."""
     for parent in path.resolve().parents:
         if (parent / "data" / "annotations").is_dir() or parent.parts[-2:] == ("data", "annotations"):
             raise DataError(
