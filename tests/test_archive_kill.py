@@ -99,11 +99,16 @@ def test_killed_around_every_step_of_a_shard(corpus, toy_model, undisturbed, tmp
 def test_killed_at_random_moments(corpus, toy_model, undisturbed, tmp_path):
     suffix, wanted = undisturbed
     rng = random.Random(11)
+    process = start(corpus, tmp_path / "whole", toy_model, suffix)
+    assert process.stdout.readline() == "ready\n"
+    begun = time.perf_counter()
+    process.communicate()
+    whole = time.perf_counter() - begun  # seconds that a run takes here, today
     kills = 0
     for _ in range(6):
         process = start(corpus, tmp_path / "out", toy_model, suffix)
         assert process.stdout.readline() == "ready\n"
-        time.sleep(rng.uniform(0.02, 0.4))
+        time.sleep(rng.uniform(0, 0.7 * whole))
         process.kill()
         process.communicate()
         kills += process.returncode == -signal.SIGKILL

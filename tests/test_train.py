@@ -72,13 +72,14 @@ def trained(tiny_encoder, own, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     config = TrainConfig(
         encoder=str(tiny_encoder),
-        epochs=6,
+        epochs=8,
         learning_rate=2e-3,
         head_learning_rate=2e-3,
         dropout=0.0,
         layer_decay=1.0,
         batch_tokens=1024,
         max_tokens=64,
+        before_tokens=0,
         precision="fp32",
         threads=2,
     )
