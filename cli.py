@@ -45,9 +45,6 @@ def main() -> None:
     except (InputError, ArtifactError) as error:
         sys.stderr.write(f"communique: {error}\n")
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        sys.stderr.write("communique: interrupted; nothing was written\n")
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -111,14 +108,18 @@ def label(
         raise InputError("--doc-id names one statement: give one file")
     job = _Job(lambda: StanceClassifier.load(model, threads=threads), threshold, not no_abstain, quiet)
     show = output is None and sentences is None and sys.stdout.isatty()
-    if sentences is not None:
-        records = _label_rows(job, sentences)
-    else:
-        records = _label_files(job, files or [], doc_id, show=show)
-    if output is not None:
-        writer.write_records(records, output)
-    elif not show:
-        writer.write_jsonl(records, sys.stdout)
+    try:
+        if sentences is not None:
+            records = _label_rows(job, sentences)
+        else:
+            records = _label_files(job, files or [], doc_id, show=show)
+        if output is not None:
+            writer.write_records(records, output)
+        elif not show:
+            writer.write_jsonl(records, sys.stdout)
+    except KeyboardInterrupt:
+        sys.stderr.write("communique: interrupted; an output file is written whole or not at all\n")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 class _Job:

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -159,6 +161,18 @@ def test_a_bad_row_leaves_an_earlier_output_alone(tmp_path):
     run("label", "--sentences", bad(tmp_path, "r.jsonl", b"{}\n"), "-o", target, check=False)
     assert target.read_text() == "kept"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "r.jsonl"]
+
+
+def test_ctrl_c_says_so_and_leaves_no_half_file(tmp_path):
+    (tmp_path / "long.txt").write_text("We urge Belmar to free the crew. " * 20_000)
+    command = [sys.executable, "-m", "communique.cli", "label", str(tmp_path / "long.txt")]
+    process = subprocess.Popen([*command, "-o", str(tmp_path / "out.csv")], stderr=subprocess.PIPE)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.decode().startswith("communique: interrupted") and said.count(b"\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["long.txt"]
 
 
 def test_help_names_every_option():
