@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from communique.archive.akn import read_akn
 from communique.archive.encodings import detect
 from communique.archive.readers import MAX_STATEMENT_BYTES, to_text
 from communique.archive.sources import READ_ERRORS, Blob, Rejected, why
 from communique.archive.tables import TABLES, Columns, Document, Item, fitting
+from communique.model.akn import read_akn
 from communique.model.errors import InputError
 
 TEXTS = (".txt", ".text", ".md", ".markdown", ".html", ".htm", ".xhtml")

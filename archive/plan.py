@@ -7,7 +7,6 @@ Inputs are compared by size and time of change; where only the time differs, by 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any, Self
 
 from communique.archive.shards import OUTPUTS, RECORDS, json_line, write_whole
 from communique.archive.sources import InputFile, walk
+from communique.model.artifact import sha256_file
 from communique.model.errors import InputError
 
 FORMAT = 1
@@ -164,8 +164,7 @@ def _stat(path: Path) -> tuple[int, int]:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_file(path)
     except OSError:
         return ""
 

@@ -131,11 +131,11 @@ def write_manifest(folder: Path, config: ModelConfig) -> Artifact:
     )
     deciding = hashlib.sha256()
     for name in ("model.onnx", "tokenizer.json"):
-        deciding.update(bytes.fromhex(_sha256(folder / name)))
+        deciding.update(bytes.fromhex(sha256_file(folder / name)))
     decisive = dataclasses.asdict(dataclasses.replace(config, metrics={}))
     deciding.update(json.dumps(decisive, sort_keys=True).encode())
     version = f"{config.name}-{deciding.hexdigest()[:8]}"
-    files = {n: {"sha256": _sha256(folder / n), "bytes": (folder / n).stat().st_size} for n in FILES}
+    files = {n: {"sha256": sha256_file(folder / n), "bytes": (folder / n).stat().st_size} for n in FILES}
     manifest = {"schema": SCHEMA_VERSION, "model_version": version, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return Artifact(folder=folder, config=config, version=version)
@@ -160,7 +160,7 @@ def _verify(path: Path, entry: Any) -> None:  # noqa: ANN401  whatever the manif
         raise ArtifactError(f"{path.parent}: {path.name} is missing: get the model again")
     if not isinstance(entry, dict) or "sha256" not in entry:
         raise ArtifactError(f"{path.parent / MANIFEST}: no hash for {path.name}: get the model again")
-    found = _sha256(path)
+    found = sha256_file(path)
     if found != entry["sha256"]:
         raise ArtifactError(
             f"{path}: altered (SHA-256 {found[:12]}…, the manifest says {str(entry['sha256'])[:12]}…): "
@@ -180,6 +180,7 @@ def _config(path: Path) -> ModelConfig:
     return ModelConfig(**raw)
 
 
-def _sha256(path: Path) -> str:
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,7 +24,6 @@ import typer
 from typer.testing import CliRunner
 
 from communique.archive import archive_cli
-from communique.archive.akn import text_of_akn
 from communique.archive.documents import read_documents
 from communique.archive.encodings import detect
 from communique.archive.labelling import Labeller, Memory
@@ -32,6 +31,7 @@ from communique.archive.run import Options, Watch, run_archive
 from communique.archive.shards import fit_metadata, metadata_columns
 from communique.archive.sources import Blob, Rejected, find_roots, unpack, walk
 from communique.archive.tables import Columns
+from communique.model.akn import text_of_akn
 from communique.model.artifact import load_artifact
 from communique.model.classifier import StanceClassifier
 from communique.model.errors import InputError

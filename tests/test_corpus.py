@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from communique.model.akn import text_of_akn
 from communique.model.sentences import segment
 from communique.train.composition import compose
-from communique.train.corpus import load_annotations, text_of_akn, to_dataset
+from communique.train.corpus import load_annotations, to_dataset
 from communique.train.data_cli import app
 from communique.train.datacheck import Floors, check
 from communique.train.files import DataError

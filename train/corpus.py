@@ -36,7 +36,6 @@ from communique.train.rows import (
     sentence_sha256,
 )
 from communique.train.texts import load_texts, missing_texts, shared_folder
-from communique.train.texts import text_of_akn as text_of_akn
 
 if TYPE_CHECKING:
     from datasets import Dataset

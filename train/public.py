@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from communique.model.artifact import sha256_file
 from communique.model.labels import LABELS
-from communique.train.encoders import sha256_file
 from communique.train.files import DataError, read_object
 from communique.train.public_council import text_key
 from communique.train.public_duplicates import NEAR_DUPLICATE, near_duplicates

@@ -20,8 +20,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from communique.model.akn import text_of_akn
 from communique.model.labels import Stance
-from communique.train.texts import text_of_akn
 
 LEAD_CAP = 60
 """Most unread clauses that one leading act may give."""

@@ -1,8 +1,6 @@
 """The texts that the annotations point into: where they lie, and how they are read.
 
->>> from communique.train.texts import text_of_akn
->>> text_of_akn(b"<doc><mainBody><num>1.</num><p>Calls   upon both sides;</p></mainBody></doc>")
-'1. Calls upon both sides;'
+texts = load_texts(["unsczip:2020/S_RES_2508.xml"], Path("../shared"))
 """
 
 from __future__ import annotations
@@ -12,8 +10,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from lxml import etree
-
+from communique.model.akn import text_of_akn
 from communique.train.files import read_jsonl
 
 STATEMENTS = Path("corpus") / "statements.jsonl"
@@ -28,35 +25,6 @@ def shared_folder(named: Path | None = None) -> Path:
         return named
     variable = os.environ.get("COMMUNIQUE_SHARED")
     return Path(variable) if variable else Path(__file__).resolve().parent.parent.parent / "shared"
-
-
-def text_of_akn(xml: bytes) -> str:
-    """The running text of a United Nations document in Akoma Ntoso: a blank line after each paragraph.
-
-    Metadata, the cover page and footnotes are left out; a paragraph's number stands before its text.
-    Markup that does not nest (some presidential statements of 2000-2009) is mended as browsers do.
-    """
-    parser = etree.XMLParser(recover=True, resolve_entities=False, no_network=True, huge_tree=False)
-    root = etree.fromstring(xml, parser)
-    etree.strip_elements(root, "{*}meta", "{*}coverPage", "{*}authorialNote", with_tail=False)
-    blocks: list[str] = []
-    number = ""
-    for element in root.iter(*_BLOCKS):
-        if next(element.iterdescendants(*_BLOCKS), None) is not None:
-            continue  # its parts come by themselves
-        words = " ".join("".join(element.itertext()).split())
-        if etree.QName(element).localname == "num":
-            number = f"{number} {words}".strip()
-        elif words:
-            blocks.append(f"{number} {words}".strip())
-            number = ""
-    return "\n\n".join(blocks)
-
-
-_BLOCKS = tuple(
-    f"{{*}}{n}"
-    for n in ("num", "p", "block", "heading", "subheading", "crossHeading", "td", "th", "docTitle")
-)
 
 
 def load_texts(doc_ids: Iterable[str], shared: Path | None = None) -> dict[str, str]:

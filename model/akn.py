@@ -1,6 +1,6 @@
 """Akoma Ntoso, the XML of the United Nations' documents and of several parliaments -> running text.
 
->>> from communique.archive.akn import text_of_akn
+>>> from communique.model.akn import text_of_akn
 >>> text_of_akn(b"<doc><mainBody><num>1.</num><p>Calls   upon both sides;</p></mainBody></doc>")
 '1. Calls upon both sides;'
 """
