@@ -40,7 +40,12 @@ class SplitPlan:
     test_sentences: int = 1200  # the floor is 800; concessions are rare, so 60 of them take more
     test_concessions: int = 60
     test_documents: int = 50
+    most_concessions: int = 8
+    """Documents (with their near-duplicates) that hold more only train: a score on a rare label that hangs
+    on two documents has no interval worth the name."""
     dev_share: float = 0.75  # of the test split's size
+    rich_share: float = 0.4
+    """Share of a held-out part that comes from documents with a concession."""
     folds: int = 5
     issuers: int = 12  # to leave out one by one
     issuer_sentences: int = 25  # fewer say nothing about an issuer
@@ -52,6 +57,8 @@ class SplitPlan:
             raise DataError(f"threshold is {self.threshold}, expected a share above 0 and up to 1")
         if not 0 < self.dev_share <= 1:
             raise DataError(f"dev_share is {self.dev_share}, expected above 0 and up to 1")
+        if self.most_concessions < 1:
+            raise DataError(f"most_concessions is {self.most_concessions}, expected at least 1")
         if self.folds < 2 or self.cuts < 1:
             raise DataError(f"folds is {self.folds} and cuts {self.cuts}, expected at least 2 and 1")
 
@@ -139,8 +146,10 @@ def make_splits(
     pairs = [(a, b) for a, b, _ in near_duplicates({d: texts[d] for d in doc_ids}, plan.threshold)]
     pairs += [(a, b) for a, b, _ in shared_sentences(real, texts)]
     group = linked_groups(doc_ids, pairs)
-    single = {group[row.doc_id] for row in real if row.passes == 1}
-    pool = [row for row in real if group[row.doc_id] not in single]
+    concessions = Counter(group[row.doc_id] for row in real if row.label == "concession")
+    only_train = {group[row.doc_id] for row in real if row.passes == 1}
+    only_train |= {name for name, count in concessions.items() if count > plan.most_concessions}
+    pool = [row for row in real if group[row.doc_id] not in only_train]
     test = _cut(pool, documents, group, plan.test_sentences, seed, plan, floors=True)
     size = sum(row.doc_id in test for row in pool)
     rest = [row for row in pool if row.doc_id not in test]
@@ -211,19 +220,16 @@ def _cut(
             f"only {len(pool)} sentences are free to be held out and {wanted} are wanted: "
             "annotate more documents in two passes, or plan a smaller test split"
         )
-    # Parts are not all of one size: aim a little over where the size is a floor.
-    parts = max(2, int(len(pool) / (wanted * 1.04)) if floors else round(len(pool) / wanted))
     doc = np.array([row.doc_id for row in pool])
     traits = _traits(pool, documents)
-    concession = np.array([row.label == "concession" for row in pool])
+    label = np.array([row.label for row in pool])
     best: tuple[float, frozenset[str]] | None = None
-    for at in _cuts(pool, group, parts, seed, plan.cuts):
+    for at in _paired_cuts(pool, group, wanted, seed, plan):
         chosen = frozenset(doc[at].tolist())
         enough = len(at) >= wanted * (1 if floors else 0.9)
         if floors:
-            enough &= (
-                len(chosen) >= plan.test_documents and int(concession[at].sum()) >= plan.test_concessions
-            )
+            concessions = int((label[at] == "concession").sum())
+            enough = enough and len(chosen) >= plan.test_documents and concessions >= plan.test_concessions
         distance = float(np.abs(traits[at].mean(axis=0) - traits.mean(axis=0)).sum())
         distance += abs(len(at) - wanted) / wanted + 0.1 * int((traits[at].sum(axis=0) == 0).sum())
         if enough and (best is None or distance < best[0]):
@@ -235,6 +241,25 @@ def _cut(
             + ": annotate more documents in two passes, or plan a smaller test split"
         )
     return best[1]
+
+
+def _paired_cuts(
+    pool: Sequence[Row], group: Mapping[str, str], wanted: int, seed: int, plan: SplitPlan
+) -> Iterable[NDArray[np.int64]]:
+    """Parts that take a larger share of the documents with concessions than of the others.
+
+    Concessions are too rare for one share to give a held-out part enough of them and still be small.
+    """
+    with_concession = {group[row.doc_id] for row in pool if row.label == "concession"}
+    rich = np.array([group[row.doc_id] in with_concession for row in pool])
+    first, second = np.flatnonzero(rich), np.flatnonzero(~rich)
+    # Parts are not all of one size: aim a little over.
+    rich_parts = max(2, int(len(first) / (wanted * plan.rich_share * 1.04)))
+    plain_parts = max(2, int(len(second) / (wanted * (1 - plan.rich_share) * 1.04)))
+    some = _cuts([pool[i] for i in first], group, rich_parts, seed, plan.cuts)
+    others = _cuts([pool[i] for i in second], group, plain_parts, seed, plan.cuts)
+    for a, b in zip(some, others, strict=False):
+        yield np.concatenate([first[a], second[b]])
 
 
 def _cuts(
