@@ -252,14 +252,17 @@ def _paired_cuts(
     """
     with_concession = {group[row.doc_id] for row in pool if row.label == "concession"}
     rich = np.array([group[row.doc_id] in with_concession for row in pool])
-    first, second = np.flatnonzero(rich), np.flatnonzero(~rich)
-    # Parts are not all of one size: aim a little over.
-    rich_parts = max(2, int(len(first) / (wanted * plan.rich_share * 1.04)))
-    plain_parts = max(2, int(len(second) / (wanted * (1 - plan.rich_share) * 1.04)))
-    some = _cuts([pool[i] for i in first], group, rich_parts, seed, plan.cuts)
-    others = _cuts([pool[i] for i in second], group, plain_parts, seed, plan.cuts)
-    for a, b in zip(some, others, strict=False):
-        yield np.concatenate([first[a], second[b]])
+    streams = []
+    for some, share in ((rich, plan.rich_share), (~rich, 1 - plan.rich_share)):
+        at = np.flatnonzero(some)
+        part = [pool[i] for i in at]
+        # Parts are not all of one size: aim a little over.
+        parts = max(2, int(len(part) / (wanted * share * 1.04)))
+        if len({group[row.doc_id] for row in part}) < parts:  # too few documents to tell them apart
+            yield from _cuts(pool, group, max(2, int(len(pool) / (wanted * 1.04))), seed, plan.cuts)
+            return
+        streams.append([at[held] for held in _cuts(part, group, parts, seed, plan.cuts)])
+    yield from (np.concatenate(pair) for pair in zip(*streams, strict=False))
 
 
 def _cuts(
