@@ -41,8 +41,8 @@ def behaviour(
     from rich.console import Console
 
     from communique.eval.behaviour import PAIRS, behaviour_tables, read_pairs, run_pairs, to_json
-    from communique.eval.table import write_text
     from communique.model.classifier import StanceClassifier
+    from communique.model.jsonl import write_text
 
     with _bad_input_exits():
         cases = read_pairs(pairs or PAIRS)

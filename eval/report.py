@@ -21,10 +21,11 @@ from communique.eval.compare import Comparison, compare, difference
 from communique.eval.exports import numbers, to_csv, to_json, to_latex
 from communique.eval.metrics import RESAMPLES, Floats, Ints, calibration_error
 from communique.eval.resample import Number, Resampler
-from communique.eval.table import Row, Table, align, write_text
+from communique.eval.table import Row, Table, align
 from communique.eval.verdict import verdict
 from communique.eval.views import NAMES
 from communique.model.errors import InputError
+from communique.model.jsonl import write_text
 from communique.model.labels import LABELS
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"

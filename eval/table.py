@@ -11,10 +11,7 @@ Fields with other names are passed over. A fault is reported by file and row.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +22,10 @@ from typing import Any
 import numpy as np
 
 from communique.eval.metrics import Floats, Ints
+from communique.model.artifact import sha256_file
 from communique.model.classifier import decide
 from communique.model.errors import InputError
+from communique.model.jsonl import read_jsonl
 from communique.model.labels import LABELS, label_index
 
 TOLERANCE = 1e-3
@@ -151,29 +150,10 @@ def align(first: Table, other: Table) -> Table:
 
 
 def _records(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], str]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): name a JSONL file") from None
-    try:
-        lines = content.decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
-    records = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        place = f"{path.name}:{number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{place}: not JSON ({error.msg} at column {error.colno})") from None
-        if not isinstance(record, dict):
-            raise InputError(f"{place}: a {type(record).__name__}, expected an object with one row's fields")
-        records.append((place, record))
+    records = list(read_jsonl(path))
     if not records:
         raise InputError(f"{path}: holds no rows: give one JSON object a line")
-    return records, hashlib.sha256(content).hexdigest()
+    return records, sha256_file(path)
 
 
 def _rows(records: Sequence[tuple[str, dict[str, Any]]], path: Path) -> tuple[Row, ...]:
@@ -241,17 +221,3 @@ def _constant(records: Sequence[tuple[str, dict[str, Any]]], name: str) -> Any: 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write a file whole or not at all: to a temporary file beside it, synced, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with scratch.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
