@@ -8,13 +8,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from communique.eval.tools_cli import bad_input_exits, made_by, read_json, shares
 
 app = typer.Typer(
     help="Report on predictions, and test a model's behaviour.", no_args_is_help=True, add_completion=False
@@ -44,7 +44,7 @@ def behaviour(
     from communique.model.classifier import StanceClassifier
     from communique.model.jsonl import write_text
 
-    with _bad_input_exits():
+    with bad_input_exits():
         cases = read_pairs(pairs or PAIRS)
         classifier = StanceClassifier.load(model, threads=threads)
         outcomes = run_pairs(classifier, cases)
@@ -83,7 +83,7 @@ def report(
     from communique.eval.verdict import verdict
 
     console = Console(stderr=True)
-    with _bad_input_exits(), console.status("evaluating"):
+    with bad_input_exits(), console.status("evaluating"):
         read = [read_table(path, threshold) for path in tables]
         digests = {str(path): table.sha256 for path, table in zip(tables, read, strict=True)}
         rows, digest = read_labelled(train) if train else ((), "")
@@ -103,16 +103,12 @@ def report(
 
 def _head(digests: Mapping[str, str]) -> Any:  # noqa: ANN401 - the class is imported only here
     import platform
-    import shlex
-    from datetime import UTC, datetime
     from importlib.metadata import version
 
     from communique.eval.report import Head
 
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
     return Head(
-        command=shlex.join(words),
-        when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **made_by(),
         files=digests,
         versions={"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     )
@@ -120,33 +116,12 @@ def _head(digests: Mapping[str, str]) -> Any:  # noqa: ANN401 - the class is imp
 
 def _behaviour(path: Path) -> dict[str, Any]:
     """The file of `behaviour --json`, checked for being one."""
-    import json
-
     from communique.eval.behaviour import SCHEMA
-    from communique.model.errors import InputError
 
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        known = found.get("schema") == SCHEMA
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}): write it with `behaviour --json`") from None
-    if not known:
-        raise InputError(f"{path}: not a result of `behaviour --json`: write it with that command")
-    return dict(found)
+    return read_json(path, SCHEMA, "`behaviour --json`")
 
 
-@contextmanager
-def _bad_input_exits() -> Iterator[None]:
-    """One line on standard error and exit code 2 for input that cannot be used."""
-    from communique.model.artifact import ArtifactError
-    from communique.model.errors import InputError
-
-    try:
-        yield
-    except (InputError, ArtifactError, OSError) as error:
-        sys.stderr.write(f"communique: {error}\n")
-        raise typer.Exit(2) from None
-
+app.command()(shares)
 
 if __name__ == "__main__":
     app()

@@ -106,9 +106,9 @@ def read_table(path: Path, threshold: float | None = None) -> Table:
     """
     records, digest = _records(path)
     rows = _rows(records, path)
-    probabilities = np.array([_probabilities(record, place) for place, record in records])
+    probabilities = np.array([probabilities_of(record, place) for place, record in records])
     own = _constant(records, "threshold")
-    if own is not None and (not _is_number(own) or not 0 <= own <= 1):
+    if own is not None and (not is_number(own) or not 0 <= own <= 1):
         raise InputError(f"{path.name}: threshold is {own!r}: give a number in [0, 1] or leave it out")
     cut = threshold if threshold is not None else float(own or 0)
     name = _constant(records, "model")
@@ -170,7 +170,7 @@ def _rows(records: Sequence[tuple[str, dict[str, Any]]], path: Path) -> tuple[Ro
 
 def _row(record: Mapping[str, Any], place: str) -> Row:
     for name, kind in (("doc_id", str), ("sent_id", int), ("text", str), ("gold", str)):
-        value = _required(record, name, place)
+        value = required(record, name, place)
         if not isinstance(value, kind) or isinstance(value, bool) or value == "":
             raise InputError(f"{place}: {name} is {value!r}: expected a {kind.__name__}, not empty")
     labels = {name: record.get(name) for name in ("label_a", "label_b")}
@@ -184,18 +184,18 @@ def _row(record: Mapping[str, Any], place: str) -> Row:
     if words["date"] and not re.match(r"\d{4}(-|$)", words["date"]):
         raise InputError(f"{place}: date is {words['date']!r}: write YYYY-MM-DD, or leave it empty")
     weight = record.get("weight")
-    if weight is not None and (not _is_number(weight) or weight <= 0):
+    if weight is not None and (not is_number(weight) or weight <= 0):
         raise InputError(f"{place}: weight is {weight!r}: expected a number above 0, or null")
     named = {name: record[name] for name in ("doc_id", "sent_id", "text", "gold")}
     fields: dict[str, Any] = {**named, **words, **labels}
     return Row(place, **fields, weight=None if weight is None else float(weight))
 
 
-def _probabilities(record: Mapping[str, Any], place: str) -> list[float]:
+def probabilities_of(record: Mapping[str, Any], place: str) -> list[float]:
     values = []
     for label in LABELS:
-        value = _required(record, f"p_{label}", place)
-        if not _is_number(value) or not 0 <= value <= 1:
+        value = required(record, f"p_{label}", place)
+        if not is_number(value) or not 0 <= value <= 1:
             raise InputError(f"{place}: p_{label} is {value!r}: expected a probability in [0, 1]")
         values.append(float(value))
     if abs(sum(values) - 1) > TOLERANCE:
@@ -203,7 +203,7 @@ def _probabilities(record: Mapping[str, Any], place: str) -> list[float]:
     return values
 
 
-def _required(record: Mapping[str, Any], name: str, place: str) -> Any:  # noqa: ANN401
+def required(record: Mapping[str, Any], name: str, place: str) -> Any:  # noqa: ANN401
     if name not in record:
         raise InputError(f"{place}: no column {name!r}: each row needs doc_id, sent_id, text, gold and p_…")
     return record[name]
@@ -219,5 +219,5 @@ def _constant(records: Sequence[tuple[str, dict[str, Any]]], name: str) -> Any: 
     return first
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
