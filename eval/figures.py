@@ -246,3 +246,33 @@ def share_chart(title: str, groups: Sequence[str], panels: Mapping[str, Sequence
                 described.append(f"{label}, {name}, {s.name}: {shown(n)}")
         top = bottom + 34
     return _svg(title, "; ".join(described), top, parts)
+
+
+def curve_plot(points: Sequence[tuple[int, Number]]) -> str:
+    """Score against rows trained on (log scale), with intervals; up to 12 points, fewest rows first."""
+    from math import log2
+
+    xs = [log2(max(rows, 1)) for rows, _ in points]
+    spread = (max(xs) - min(xs)) or 1.0
+    parts = []
+    for i in range(6):
+        y = _TOP + (1 - i / 5) * _SIDE
+        parts += [_line(_LEFT, y, _LEFT + _SIDE, y, LIGHT), _text(_LEFT - 6, y + 4.5, f"{i / 5:.1f}", "end")]
+    places = []
+    for x, (rows, n) in zip(xs, points, strict=True):
+        across = _LEFT + 16 + (x - min(xs)) / spread * (_SIDE - 32)
+
+        def up(value: float) -> float:
+            return _TOP + (1 - min(max(value, 0), 1)) * _SIDE
+
+        parts.append(_text(across, _TOP + _SIDE + 18, f"{rows:,}", "middle", ' font-size="11"'))
+        if n.low is not None and n.high is not None:
+            parts.append(_line(across, up(n.low), across, up(n.high), BLUE, 2))
+        places.append((across, up(n.value or 0.0)))
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    parts.append(f'<polyline points="{path}" fill="none" stroke="{BLUE}" stroke-width="2"/>')
+    parts += [_dot(x, y, filled=True) for x, y in places]
+    words = "rows trained on (log scale)"
+    parts.append(_text(_LEFT + _SIDE / 2, _TOP + _SIDE + 38, words, "middle", ' font-style="italic"'))
+    described = "; ".join(f"{rows} rows: {shown(n)}" for rows, n in points)
+    return _svg("Learning curve: macro-F1 of the four stances", described, _TOP + _SIDE + 46, parts)

@@ -11,6 +11,8 @@ Fields with other names are passed over. A fault is reported by file and row.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -89,6 +91,12 @@ class Table:
         return [row.doc_id for row in self.rows]
 
     @cached_property
+    def gold_sha256(self) -> str:
+        """Of document, number and gold label of every row, sorted: the same for the same task."""
+        lines = sorted(f"{row.doc_id}\t{row.sent_id}\t{row.gold}\n" for row in self.rows)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @cached_property
     def weighted(self) -> bool:
         """Whether some rows were drawn at random with known probability."""
         return any(row.weight is not None for row in self.rows)
@@ -123,6 +131,20 @@ def read_labelled(path: Path) -> tuple[tuple[Row, ...], str]:
     """
     records, digest = _records(path)
     return _rows(records, path), digest
+
+
+def labelled_rows(records: Sequence[Mapping[str, Any]], name: str) -> tuple[tuple[Row, ...], str]:
+    """The same for rows at hand: `name` stands in messages for the file.
+
+    Raises:
+        InputError: as for `read_table`.
+    """
+    if not records:
+        raise InputError(f"{name}: holds no rows with their text: set COMMUNIQUE_SHARED, or name a file")
+    digest = hashlib.sha256(
+        "".join(json.dumps(dict(r), sort_keys=True) for r in records).encode()
+    ).hexdigest()
+    return _rows([(f"{name}:{i}", dict(r)) for i, r in enumerate(records, 1)], Path(name)), digest
 
 
 def align(first: Table, other: Table) -> Table:

@@ -106,3 +106,40 @@ def read_json(path: Path, schema: str, what: str) -> dict[str, Any]:
     if not known:
         raise InputError(f"{path}: not a result of {what}: write it with that command")
     return dict(found)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="report.json of the one model.")],
+    second: Annotated[Path, typer.Argument(help="report.json of the other.")],
+    as_json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers here.")] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Resamples of documents.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+) -> None:
+    """Compare two reports: every score, paired by document if they are of the same sentences."""
+    import json
+
+    from rich.console import Console
+
+    from communique.eval.exports import SCHEMA
+    from communique.eval.report_compare import compare_reports, printed
+    from communique.model.jsonl import write_text
+
+    with bad_input_exits():
+        read = [read_json(path, SCHEMA, "`communique eval`") for path in (first, second)]
+        found = compare_reports(*read, resamples=resamples, seed=seed)
+        if as_json:
+            write_text(as_json, json.dumps(found.to_json(), ensure_ascii=False, indent=1) + "\n")
+    Console().print(printed(found))
+
+
+def card(
+    report: Annotated[Path, typer.Argument(help="report.json of the model.")],
+    model: Annotated[Path, typer.Argument(help="The model's folder; its card is its README.md.")],
+) -> None:
+    """Write a report's scores into the model's card."""
+    from communique.eval.card import fill
+    from communique.eval.exports import SCHEMA
+
+    with bad_input_exits():
+        path = fill(read_json(report, SCHEMA, "`communique eval`"), model)
+    typer.echo(f"written: {path}")

@@ -116,17 +116,17 @@ def test_adjusted_intervals_cover_where_the_model_errs_alike_everywhere(capsys):
     members = [np.ones(len(truth), bool), *(predictions.group == i for i in range(3))]
     true = np.stack([np.bincount(truth[m], minlength=5) / m.sum() for m in members])
     hits = {"naive": 0, "acc": 0, "emq": 0, "design": 0}
-    runs = 40
+    runs = 12
     for run in range(runs):
         gold = drawn(predictions, truth, lengths, rng, documents=150)
-        for g, shares in zip(group_shares(predictions, gold, resamples=60, seed=run), true, strict=True):
+        for g, shares in zip(group_shares(predictions, gold, resamples=40, seed=run), true, strict=True):
             for method in hits:
                 found = [g.shares[method][name] for name in NAMES]
                 hits[method] += sum(n.low <= t <= n.high for n, t in zip(found, shares, strict=True))
     coverage = {method: n / (runs * 20) for method, n in hits.items()}
     with capsys.disabled():
         print(f"\ncoverage where errors are alike: {coverage}")
-    assert coverage["acc"] > 0.9 and coverage["emq"] > 0.9 and coverage["design"] > 0.9
+    assert min(coverage["acc"], coverage["emq"], coverage["design"]) > 0.9
     assert coverage["naive"] < 0.7
 
 
@@ -183,7 +183,7 @@ def test_cells_keep_the_mean():
 
 
 def test_the_clustered_mean_by_hand():
-    """Documents a (1, 0) and b (1), weights 1, 1, 2: mean 3/4; residuals a -1/2, b 1/2; error sqrt(2 * 1/2) / 4."""
+    """a (1, 0), b (1), weights 1, 1, 2: mean 3/4; residuals a -1/2, b 1/2; error sqrt(2 * 1/2) / 4."""
     (n,) = clustered_mean(np.array([[1.0], [0], [1]]), np.array([0, 0, 1]), np.array([1.0, 1, 2]), clip=False)
     reach = 12.7062 * 0.25  # t with one degree of freedom
     assert (n.value, n.low, n.high) == pytest.approx((0.75, 0.75 - reach, 0.75 + reach), abs=1e-3)
