@@ -85,11 +85,13 @@ def _level(
     nominal: float,
     resampler: Resampler,
 ) -> ConformalLevel:
-    names, place = np.unique(np.asarray(table.documents), return_inverse=True)
+    names, found = np.unique(np.asarray(table.documents), return_inverse=True)
+    place = found.astype(np.int64)
+    zero, one = np.zeros_like(place), np.ones_like(place)
     counts = np.zeros((len(names), 2, len(LABELS)))  # rows of a label, and those whose set holds it
     inside = sets[np.arange(len(sets)), table.truth]
-    np.add.at(counts, (place, 0, table.truth), 1)
-    np.add.at(counts, (place, 1, table.truth), inside)
+    np.add.at(counts, (place, zero, table.truth), 1)
+    np.add.at(counts, (place, one, table.truth), inside)
 
     def covered(totals: Floats) -> Floats:  # (n, 2, 5) -> (n, 6)
         both = np.concatenate([totals, totals.sum(axis=2, keepdims=True)], axis=2)

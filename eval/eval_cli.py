@@ -20,8 +20,6 @@ from typer.core import TyperGroup
 from communique.eval.tools_cli import bad_input_exits, card, compare, made_by, read_json, shares
 
 if TYPE_CHECKING:
-    import click
-
     from communique.eval.table import Row, Table
 
 split_rows: Callable[[str], Sequence[dict[str, Any]]] | None = None
@@ -35,7 +33,7 @@ _PACKAGES = ("communique", "numpy", "scikit-learn", "statsmodels")
 class _RunByDefault(TyperGroup):
     """A group in which `eval MODEL --data test` means `eval run MODEL --data test`."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  typer's own click
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -105,7 +103,7 @@ def run(
         learned = train or ("train" if data in SPLITS and data != "train" else None)
         calibration = calibrate or ("dev" if data == "test" else None)
         tables, extra = _predicted(models or [None], rows, data, digests, calibration, threshold, threads)
-        known = ()
+        known: tuple[Row, ...] = ()
         if learned:
             known, more = _gold(learned)
             digests |= more
@@ -136,6 +134,8 @@ def _predicted(
     threads: int | None,
 ) -> tuple[list[Table], dict[str, Any]]:
     """A table for each model; of the first also its behaviour, speed and calibration rows."""
+    from functools import partial
+
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -159,7 +159,7 @@ def _predicted(
             digests[f"{classifier.version}: model.onnx"] = sha256_file(classifier.artifact.path("model.onnx"))
             bar = progress.add_task(f"labelling {data}", total=len(rows))
             table, speed = predict(
-                rows, digest, classifier, threshold=threshold, tick=lambda n, b=bar: progress.advance(b, n)
+                rows, digest, classifier, threshold=threshold, tick=partial(progress.advance, bar)
             )
             if not tables:
                 extra = {"speed": speed}
@@ -169,7 +169,7 @@ def _predicted(
                     digests |= more
                     bar = progress.add_task(f"labelling {calibrate}", total=len(others))
                     extra["calibration"] = predict(
-                        others, "", classifier, tick=lambda n, b=bar: progress.advance(b, n)
+                        others, "", classifier, tick=partial(progress.advance, bar)
                     )[0]
             tables.append(table)
     return tables, extra

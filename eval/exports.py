@@ -128,19 +128,11 @@ def _lines(report: Report) -> Iterator[list[Any]]:
     yield ["calibration", report.table.name, "", "ece", _cell(report.ece), "", "", rows]
     yield ["calibration", report.table.name, "", "brier", _cell(report.brier), "", "", rows]
     for level in report.conformal or ():
-        for name, n in {**level.coverage, "all": level.overall}.items():
-            yield ["conformal", f"{level.nominal:.0%}", name, "coverage", *_three(n), rows]
+        for name, held in {**level.coverage, "all": level.overall}.items():
+            yield ["conformal", f"{level.nominal:.0%}", name, "coverage", *_three(held), rows]
         for metric in ("size", "single", "empty"):
-            yield [
-                "conformal",
-                f"{level.nominal:.0%}",
-                "",
-                metric,
-                _cell(getattr(level, metric)),
-                "",
-                "",
-                rows,
-            ]
+            value = _cell(getattr(level, metric))
+            yield ["conformal", f"{level.nominal:.0%}", "", metric, value, "", "", rows]
     yield ["generalisation", "decay", "", "accuracy_a_year", *_three(report.decay), rows]
     for r in report.results:
         yield ["generalisation", f"{r.name}: {r.rows_per_point}", "", "macro4", *_three(r.score), r.n]

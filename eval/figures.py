@@ -212,11 +212,12 @@ def _mark(x: float, y: float, shape: str, colour: str) -> str:
 
 def share_chart(title: str, groups: Sequence[str], panels: Mapping[str, Sequence[Series]]) -> str:
     """A panel for each label, a band for each group, a line for each series; shares from 0 up."""
-    left, right, step, series = 124, WIDTH - 18, 11, next(iter(panels.values()))
+    series, step = next(iter(panels.values())), 11
+    left, right = 124.0, WIDTH - 18.0
     band = step * len(series) + 8
     parts, top, described = [], 22.0 + 18 * ((len(series) + 1) // 2), []
     for i, s in enumerate(series):
-        x, y = 12 + 204 * (i % 2), 14 + 18 * (i // 2)
+        x, y = 12.0 + 204 * (i % 2), 14.0 + 18 * (i // 2)
         parts += [_mark(x, y - 4, s.shape, s.colour), _text(x + 12, y, s.name)]
     for label, drawn in panels.items():
         tops = [n.high or n.value for s in drawn for n in s.numbers if n.value is not None]
@@ -233,7 +234,7 @@ def share_chart(title: str, groups: Sequence[str], panels: Mapping[str, Sequence
             parts.append(_text(left - 8, start + band / 2, short, "end", ' font-size="12"'))
             parts.append(_line(8, start + band - 2, right, start + band - 2, LIGHT, 0.5))
             for i, s in enumerate(drawn):
-                n, y = s.numbers[g], start + step * (i + 0.5)
+                n, at = s.numbers[g], start + step * (i + 0.5)
                 if n.value is None:
                     continue
                 low, value, high = (
@@ -241,8 +242,8 @@ def share_chart(title: str, groups: Sequence[str], panels: Mapping[str, Sequence
                     for v in (n.low, n.value, n.high)
                 )
                 if low is not None and high is not None:
-                    parts.append(_line(low, y, high, y, s.colour, 2))
-                parts.append(_mark(value or left, y, s.shape, s.colour))
+                    parts.append(_line(low, at, high, at, s.colour, 2))
+                parts.append(_mark(value or left, at, s.shape, s.colour))
                 described.append(f"{label}, {name}, {s.name}: {shown(n)}")
         top = bottom + 34
     return _svg(title, "; ".join(described), top, parts)

@@ -101,20 +101,17 @@ def decay(table: Table, resampler: Resampler) -> Number:
 
     Negative where later statements are labelled worse. Rows without a date are passed over.
     """
-    dated = [
-        (row.doc_id, int(row.date[:4]), right)
-        for row, right in zip(table.rows, _right(table), strict=True)
-        if row.date
-    ]
+    right = (table.found == table.truth).astype(float)
+    dated = [(r.doc_id, int(r.date[:4]), y) for r, y in zip(table.rows, right, strict=True) if r.date]
     if len({year for _, year, _ in dated}) < MIN_YEARS:
         return UNKNOWN
     first = min(year for _, year, _ in dated)
     names = sorted(set(table.documents))
     place = {name: i for i, name in enumerate(names)}
     sums = np.zeros((len(names), 5))  # n, x, xx, y, xy
-    for name, year, right in dated:
+    for name, year, y in dated:
         x = year - first
-        sums[place[name]] += (1, x, x * x, right, x * right)
+        sums[place[name]] += (1, x, x * x, y, x * y)
 
     def slope(totals: Floats) -> Floats:
         n, x, xx, y, xy = totals.T.astype(float)
@@ -123,7 +120,3 @@ def decay(table: Table, resampler: Resampler) -> Number:
         return np.asarray(steep[:, None])
 
     return resampler.estimate(sums, slope)[0]
-
-
-def _right(table: Table) -> list[float]:
-    return [float(right) for right in table.found == table.truth]

@@ -223,10 +223,11 @@ def _adjusted(
     draws: dict[str, list[list[Floats]]] = {"acc": [[] for _ in members], "emq": [[] for _ in members]}
     for _ in range(resamples if len(np.unique(place)) > 1 else 0):
         times = np.bincount(rng.integers(place.max() + 1, size=place.max() + 1), minlength=place.max() + 1)
-        for name, drawn in zip(draws, estimate(weights * times[place], maximised), strict=True):
-            for i, shares in enumerate(drawn):
-                if shares is not None:
-                    draws[name][i].append(shares)
+        again = estimate(weights * times[place], maximised)
+        for i in range(len(members)):
+            draws["emq"][i].append(again[1][i])
+            if (counts := again[0][i]) is not None:  # a label without gold rows in this draw
+                draws["acc"][i].append(counts)
         tick(1)
     points: dict[str, list[Floats | None]] = {"acc": counted, "emq": [*maximised]}
     return {name: [_numbers(p, d) for p, d in zip(points[name], draws[name], strict=True)] for name in points}

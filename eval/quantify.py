@@ -73,9 +73,9 @@ def em(
         # The new share of a label is its mean posterior under the shares so far.
         fresh = shares * ((weights / (scaled @ shares)) @ scaled) / weights.sum()
         if np.abs(fresh - shares).max() < _TOLERANCE:
-            return fresh
+            return np.asarray(fresh)
         shares = fresh
-    return shares
+    return np.asarray(shares)
 
 
 def recalibrated(probabilities: Floats, fit: tuple[float, Floats]) -> Floats:

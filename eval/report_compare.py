@@ -82,7 +82,9 @@ def compare_reports(
     mended, broken = len(wrong[0] - wrong[1]), len(wrong[1] - wrong[0])
     lines = [Line(name, scores[0][name], scores[1][name], gaps.get(name, UNKNOWN)) for name in scores[0]]
     p_value = mcnemar_p(broken, mended) if paired else None
-    return ReportComparison(*names, paired, lines, mended if paired else 0, broken if paired else 0, p_value)
+    return ReportComparison(
+        names[0], names[1], paired, lines, mended if paired else 0, broken if paired else 0, p_value
+    )
 
 
 def _scores(system: Mapping[str, Any]) -> dict[str, Number]:

@@ -214,6 +214,7 @@ def _row(record: Mapping[str, Any], place: str) -> Row:
 
 
 def probabilities_of(record: Mapping[str, Any], place: str) -> list[float]:
+    """The five probabilities of a record; InputError where they are none or do not sum to 1."""
     values = []
     for label in LABELS:
         value = required(record, f"p_{label}", place)
@@ -226,8 +227,9 @@ def probabilities_of(record: Mapping[str, Any], place: str) -> list[float]:
 
 
 def required(record: Mapping[str, Any], name: str, place: str) -> Any:  # noqa: ANN401
+    """A field of a record; InputError where it has none."""
     if name not in record:
-        raise InputError(f"{place}: no column {name!r}: each row needs doc_id, sent_id, text, gold and p_…")
+        raise InputError(f"{place}: no column {name!r}; there are {', '.join(record) or 'none'}")
     return record[name]
 
 
@@ -242,4 +244,5 @@ def _constant(records: Sequence[tuple[str, dict[str, Any]]], name: str) -> Any: 
 
 
 def is_number(value: object) -> bool:
+    """Whether a value is a finite number, and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
