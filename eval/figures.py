@@ -19,6 +19,8 @@ from communique.eval.views import NAMES, Bin, Kept
 
 BLUE, ORANGE, GREY, LIGHT = "#0072B2", "#D55E00", "#555555", "#D9D9D9"
 WIDTH = 420
+_TICKS = (0.0025, 0.005, 0.01, 0.02, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25)
+"""Shares between two lines of a share chart."""
 _LEFT, _TOP, _SIDE = 52, 12, 330
 """Where a square plot begins, and its side."""
 
@@ -221,12 +223,13 @@ def share_chart(title: str, groups: Sequence[str], panels: Mapping[str, Sequence
         parts += [_mark(x, y - 4, s.shape, s.colour), _text(x + 12, y, s.name)]
     for label, drawn in panels.items():
         tops = [n.high or n.value for s in drawn for n in s.numbers if n.value is not None]
-        highest = min(1.0, max([0.01, *(v for v in tops if v is not None)]) * 1.05)
+        most = max([0.01, *(v for v in tops if v is not None)])
+        highest = next(step for step in _TICKS if step * 4 >= most) * 4
         bottom = top + 24 + band * len(groups)
         parts.append(_text(8, top + 12, label, more=' font-weight="bold"'))
         for i in range(5):
             x = left + (right - left) * i / 4
-            words = f"{highest * i / 4:.1%}"
+            words = f"{highest * i / 4 * 100:g}%"
             parts += [_line(x, top + 20, x, bottom, LIGHT), _text(x, bottom + 14, words, "middle")]
         for g, name in enumerate(groups):
             start = top + 24 + band * g
