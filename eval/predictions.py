@@ -11,6 +11,7 @@ a folder of one kind. Gold rows are JSON Lines with `doc_id`, `sent_id`, `gold` 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,10 @@ def _value(record: dict[str, Any], name: str, place: str) -> str:
     if name in record:
         value = record[name]
     elif name == "year":
-        value = str(required(record, "date", place) or "")[:4]
+        value = str(required(record, "date", place) or "")
+        if value and not re.match(r"\d{4}(\D|$)", value):
+            raise InputError(f"{place}: date is {value!r}: write YYYY-MM-DD, or leave it empty")
+        value = value[:4]
     else:
         raise InputError(f"{place}: no column {name!r}: group by one of {', '.join(map(repr, record))}")
     return "not given" if value in (None, "") else str(value)

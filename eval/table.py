@@ -245,4 +245,6 @@ def _constant(records: Sequence[tuple[str, dict[str, Any]]], name: str) -> Any: 
 
 def is_number(value: object) -> bool:
     """Whether a value is a finite number, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)

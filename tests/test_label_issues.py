@@ -32,7 +32,7 @@ def test_planted_mistakes_are_found_first():
     given[planted] = (truth[planted] + 1) % 5
     rows = tuple(Row("t", f"d{i}", i, "x", NAMES[g]) for i, g in enumerate(given))
     found = label_issues(Table("m", "", rows, sure_of(truth, rng), 0.0))
-    assert set(found[:20]) <= set(planted.tolist()) and len(set(found) & set(planted.tolist())) >= 23
+    assert len(found) >= 18 and set(found) <= set(planted.tolist())
 
 
 def test_one_label_alone_has_no_mistakes():

@@ -191,6 +191,21 @@ def test_the_clustered_mean_by_hand():
     assert alone.value == 0.5 and alone.low is None
 
 
+def test_design_shares_are_prediction_powered_inference():
+    """Independent rows of equal weight: mean p + mean error, with the interval of the mean error."""
+    from scipy.stats import t
+
+    rng = np.random.default_rng(4)
+    p, truth, mean = rng.dirichlet(np.ones(5), 80), rng.integers(0, 5, 80), np.full(5, 0.2)
+    found = design_shares(mean, p, truth, np.ones(80), np.arange(80))
+    error = (truth == 2) - p[:, 2]
+    reach = t.ppf(0.975, 79) * error.std(ddof=1) / np.sqrt(80)
+    value = 0.2 + error.mean()
+    assert (found[2].value, found[2].low, found[2].high) == pytest.approx(
+        (value, value - reach, value + reach)
+    )
+
+
 def test_the_clustered_mean_is_that_of_statsmodels():
     """Without weights: least squares on a constant with standard errors by group."""
     api = pytest.importorskip("statsmodels.api", reason="needs the eval extra")
@@ -324,6 +339,7 @@ def without(row, name):
         (lambda r: [r[0] | {"p_none": 0.9}], "", "r.jsonl:1: the probabilities sum to"),
         (lambda r: [r[0] | {"p_none": float("nan")}], "", "r.jsonl:1: p_none is nan"),
         (lambda r: [r[0], r[0]], "", "r.jsonl:2: d0#0 stands in the records already"),
+        (lambda r: [r[0] | {"date": "May"}], "year", "r.jsonl:1: date is 'May'"),
         (lambda r: r, "country", "no column 'country': group by one of"),
         (lambda r: [], "", "holds no records"),
     ],
