@@ -34,12 +34,7 @@ serve: $(VENV)/dev  ## the service and its page on loopback
 	$(BIN)/communique serve
 
 report: $(VENV)/dev  ## the report of the shipped model on the test split (needs the texts)
-	mkdir -p $(HOME)/.cache/communique
-	$(BIN)/communique data table $(HOME)/.cache/communique/test.jsonl --split test
-	$(BIN)/communique data table $(HOME)/.cache/communique/train.jsonl --split train
-	$(BIN)/communique eval behaviour --json $(HOME)/.cache/communique/behaviour.json
-	$(BIN)/communique eval report $(HOME)/.cache/communique/test.jsonl --out reports/test \
-	  --train $(HOME)/.cache/communique/train.jsonl --behaviour $(HOME)/.cache/communique/behaviour.json
+	$(BIN)/communique eval --data test --out reports/test
 
 train: $(VENV)/dev  ## train the model that ships, from data to weights
 	$(BIN)/communique train --out runs/model

@@ -213,7 +213,7 @@ def _label_rows(job: _Job, path: Path) -> list[dict[str, Any]]:
 def _mount() -> None:
     """Commands of the other rooms; their modules import nothing heavy until they are run."""
     from communique.archive.archive_cli import run as archive
-    from communique.eval.eval_cli import app as evaluation
+    from communique.eval import eval_cli as evaluation
     from communique.serve import run as serve
     from communique.train.data_cli import app as data
     from communique.train.train_cli import run as train
@@ -221,8 +221,17 @@ def _mount() -> None:
     app.command("archive")(archive)
     app.command("serve")(serve)
     app.add_typer(data, name="data", help="Check, compare, split and exchange the annotations.")
-    app.add_typer(evaluation, name="eval", help="Evaluate: the report, and the written test pairs.")
+    evaluation.split_rows = _split_rows
+    app.add_typer(evaluation.app, name="eval", help="Evaluate: reports of models, comparisons, shares.")
     app.command("train")(train)
+
+
+def _split_rows(name: str) -> list[dict[str, Any]]:
+    """Rows of a split with gold and text, for the evaluation, which does not know the annotations."""
+    from communique.train.corpus import load_annotations
+    from communique.train.table import table_rows
+
+    return list(table_rows(load_annotations(None, None).split(name), None))
 
 
 _mount()

@@ -1,26 +1,178 @@
-"""`communique eval`: the report of a table of predictions, and the behaviour of a model on written pairs.
+"""`communique eval`: the report of models on a split, and what belongs to it.
 
-    python -m communique.eval.eval_cli behaviour --json behaviour.json
-    python -m communique.eval.eval_cli report test.jsonl --train train.jsonl --out report/
+    communique eval my-model/ other-model/ --data test --out reports/test
+    communique eval --behaviour
+    communique eval report test.jsonl --train train.jsonl --out report/
 
-`app` is a typer app of its own. Nothing heavy is imported before a command runs. Exit code 2: bad input.
+`app` is a typer app of its own; what is no command's name is taken for models to report on (`run`).
+Nothing heavy is imported before a command runs. Exit code 2: bad input.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from communique.eval.tools_cli import bad_input_exits, card, compare, made_by, read_json, shares
+
+if TYPE_CHECKING:
+    from communique.eval.table import Row, Table
+
+split_rows: Callable[[str], Sequence[dict[str, Any]]] | None = None
+"""Rows of a named split of the annotations. Set by the command line that holds them: the evaluation itself
+knows only files."""
+
+SPLITS = ("train", "dev", "test")
+_PACKAGES = ("communique", "numpy", "scikit-learn", "statsmodels")
+
+
+class _RunByDefault(TyperGroup):
+    """A group in which `eval MODEL --data test` means `eval run MODEL --data test`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  typer's own click
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
-    help="Report on predictions, and test a model's behaviour.", no_args_is_help=True, add_completion=False
+    cls=_RunByDefault,
+    help="Report on models, compare reports, estimate shares. MODEL… --data SPLIT alone means `run`.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
-_PACKAGES = ("communique", "numpy", "scikit-learn", "statsmodels")
+Threshold = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Abstention threshold; the model's own if not given.")
+]
+Resamples = Annotated[int, typer.Option(min=1, help="Resamples of documents.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the resamples.")]
+MinRows = Annotated[int, typer.Option(min=1, help="Sentences a slice must have to be scored.")]
+Errors = Annotated[int, typer.Option(min=0, help="Wrong sentences listed at most.")]
+Results = Annotated[
+    Path | None, typer.Option(help="JSON list of trainings with something held out; see eval/generalise.py.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads; one a core if not given.")]
+
+
+@app.command()
+def run(
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="MODEL…", help="Model folders, or tables of predictions; the model that ships if none."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Gold rows: train, dev or test of the annotations, or a JSONL file.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")] = Path("reports/eval"),
+    only_behaviour: Annotated[
+        bool, typer.Option("--behaviour", help="Only run the written pairs through the model.")
+    ] = False,
+    train: Annotated[
+        str | None, typer.Option(help="Rows of the learned baseline; the train split if --data is a split.")
+    ] = None,
+    calibrate: Annotated[
+        str | None, typer.Option(help="Rows for conformal sets; the dev split if --data is test.")
+    ] = None,
+    results: Results = None,
+    threshold: Threshold = None,
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
+    min_rows: MinRows = 30,
+    errors: Errors = 50,
+    threads: Threads = None,
+) -> None:
+    """Report on models: label a split with each, and write everything that can be said of the first."""
+    if only_behaviour:
+        if data is not None or len(models or []) > 1:
+            raise typer.BadParameter("--behaviour runs alone, on one model: leave out --data")
+        behaviour(model=models[0] if models else None, threads=threads)
+        return
+    with bad_input_exits():
+        if data is None:
+            from communique.model.errors import InputError
+
+            raise InputError("no --data: name test, dev or train, or a JSONL file of gold rows")
+        rows, digests = _gold(data)
+        learned = train or ("train" if data in SPLITS and data != "train" else None)
+        calibration = calibrate or ("dev" if data == "test" else None)
+        tables, extra = _predicted(models or [None], rows, data, digests, calibration, threshold, threads)
+        known: tuple[Row, ...] = ()
+        if learned:
+            known, more = _gold(learned)
+            digests |= more
+        _write(tables, digests, known, results, (resamples, seed, min_rows, errors), out, **extra)
+
+
+def _gold(name: str) -> tuple[tuple[Row, ...], dict[str, str]]:
+    """Gold rows of a split or a file, and what they are by hash."""
+    from communique.eval.table import labelled_rows, read_labelled
+    from communique.model.errors import InputError
+
+    if name not in SPLITS:
+        rows, digest = read_labelled(Path(name))
+        return rows, {name: digest}
+    if split_rows is None:
+        raise InputError(f"split {name}: the annotations are not at hand here: name a JSONL file")
+    rows, digest = labelled_rows(split_rows(name), f"split {name}")
+    return rows, {f"split {name}": digest}
+
+
+def _predicted(
+    models: Sequence[Path | None],
+    rows: tuple[Row, ...],
+    data: str,
+    digests: dict[str, str],
+    calibrate: str | None,
+    threshold: float | None,
+    threads: int | None,
+) -> tuple[list[Table], dict[str, Any]]:
+    """A table for each model; of the first also its behaviour, speed and calibration rows."""
+    from functools import partial
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from communique.eval.behaviour import read_pairs, run_pairs, to_json
+    from communique.eval.predict import predict
+    from communique.eval.table import read_table
+    from communique.model.artifact import sha256_file
+    from communique.model.classifier import StanceClassifier
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    tables: list[Table] = []
+    extra: dict[str, Any] = {}
+    digest = next(iter(digests.values()))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        for path in models:
+            if path is not None and path.suffix == ".jsonl":
+                tables.append(read_table(path, threshold))
+                digests[str(path)] = tables[-1].sha256
+                continue
+            classifier = StanceClassifier.load(path, threads=threads)
+            digests[f"{classifier.version}: model.onnx"] = sha256_file(classifier.artifact.path("model.onnx"))
+            bar = progress.add_task(f"labelling {data}", total=len(rows))
+            table, speed = predict(
+                rows, digest, classifier, threshold=threshold, tick=partial(progress.advance, bar)
+            )
+            if not tables:
+                extra = {"speed": speed}
+                extra["behaviour"] = to_json(run_pairs(classifier, read_pairs()), classifier.version)
+                if calibrate:
+                    others, more = _gold(calibrate)
+                    digests |= more
+                    bar = progress.add_task(f"labelling {calibrate}", total=len(others))
+                    extra["calibration"] = predict(
+                        others, "", classifier, tick=partial(progress.advance, bar)
+                    )[0]
+            tables.append(table)
+    return tables, extra
 
 
 @app.command()
@@ -33,7 +185,7 @@ def behaviour(
         Path | None, typer.Option("--json", help="Also write rates and failures here.")
     ] = None,
     failures: Annotated[int, typer.Option(min=0, help="Failed pairs to print at most.")] = 20,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; one a core if not given.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Run written pairs of sentences through a model: pass rate and consistency of each family."""
     import json
@@ -41,10 +193,10 @@ def behaviour(
     from rich.console import Console
 
     from communique.eval.behaviour import PAIRS, behaviour_tables, read_pairs, run_pairs, to_json
-    from communique.eval.table import write_text
     from communique.model.classifier import StanceClassifier
+    from communique.model.jsonl import write_text
 
-    with _bad_input_exits():
+    with bad_input_exits():
         cases = read_pairs(pairs or PAIRS)
         classifier = StanceClassifier.load(model, threads=threads)
         outcomes = run_pairs(classifier, cases)
@@ -64,88 +216,68 @@ def report(
     train: Annotated[
         Path | None, typer.Option(help="JSONL of labelled rows for the learned baseline.")
     ] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="JSONL of dev rows with the first model's probabilities.")
+    ] = None,
     pairs: Annotated[
         Path | None, typer.Option("--behaviour", help="What `communique eval behaviour --json` wrote.")
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Abstention threshold; the tables' own if not given.")
-    ] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="Resamples of documents.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
-    min_rows: Annotated[int, typer.Option(min=1, help="Sentences a slice must have to be scored.")] = 30,
-    errors: Annotated[int, typer.Option(min=0, help="Wrong sentences listed at most.")] = 50,
+    results: Results = None,
+    threshold: Threshold = None,
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
+    min_rows: MinRows = 30,
+    errors: Errors = 50,
 ) -> None:
     """Write the report of a table of predictions: one HTML page, and its numbers as JSON, CSV and LaTeX."""
-    from rich.console import Console
-
-    from communique.eval.report import Settings, build, write
+    from communique.eval.behaviour import SCHEMA
     from communique.eval.table import read_labelled, read_table
-    from communique.eval.verdict import verdict
 
-    console = Console(stderr=True)
-    with _bad_input_exits(), console.status("evaluating"):
+    with bad_input_exits():
         read = [read_table(path, threshold) for path in tables]
         digests = {str(path): table.sha256 for path, table in zip(tables, read, strict=True)}
-        rows, digest = read_labelled(train) if train else ((), "")
+        rows: tuple[Row, ...] = ()
+        extra: dict[str, Any] = {}
         if train:
-            digests[str(train)] = digest
-        found = build(
-            read,
-            _head(digests),
-            train=rows,
-            behaviour=_behaviour(pairs) if pairs else None,
-            settings=Settings(resamples, seed, min_rows, errors),
-        )
+            rows, digests[str(train)] = read_labelled(train)
+        if calibrate:
+            extra["calibration"] = read_table(calibrate, threshold)
+            digests[str(calibrate)] = extra["calibration"].sha256
+        if pairs:
+            extra["behaviour"] = read_json(pairs, SCHEMA, "`behaviour --json`")
+        _write(read, digests, rows, results, (resamples, seed, min_rows, errors), out, **extra)
+
+
+def _write(
+    tables: Sequence[Table],
+    digests: Mapping[str, str],
+    train: Sequence[Row],
+    results: Path | None,
+    settings: tuple[int, int, int, int],
+    out: Path,
+    **extra: Any,  # noqa: ANN401  of `build`
+) -> None:
+    import platform
+    from importlib.metadata import version
+
+    from rich.console import Console
+
+    from communique.eval.generalise import read_results
+    from communique.eval.report import Head, Settings, build, write
+    from communique.eval.verdict import verdict
+
+    versions = {"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    head = Head(**made_by(), files=digests, versions=versions)
+    trained = read_results(results) if results else ()
+    with Console(stderr=True).status("evaluating"):
+        found = build(tables, head, train=train, results=trained, settings=Settings(*settings), **extra)
         paths = write(found, out)
     typer.echo("\n".join(verdict(found)))
     typer.echo(f"written: {', '.join(map(str, paths))}")
 
 
-def _head(digests: Mapping[str, str]) -> Any:  # noqa: ANN401 - the class is imported only here
-    import platform
-    import shlex
-    from datetime import UTC, datetime
-    from importlib.metadata import version
-
-    from communique.eval.report import Head
-
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return Head(
-        command=shlex.join(words),
-        when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        files=digests,
-        versions={"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-    )
-
-
-def _behaviour(path: Path) -> dict[str, Any]:
-    """The file of `behaviour --json`, checked for being one."""
-    import json
-
-    from communique.eval.behaviour import SCHEMA
-    from communique.model.errors import InputError
-
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        known = found.get("schema") == SCHEMA
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}): write it with `behaviour --json`") from None
-    if not known:
-        raise InputError(f"{path}: not a result of `behaviour --json`: write it with that command")
-    return dict(found)
-
-
-@contextmanager
-def _bad_input_exits() -> Iterator[None]:
-    """One line on standard error and exit code 2 for input that cannot be used."""
-    from communique.model.artifact import ArtifactError
-    from communique.model.errors import InputError
-
-    try:
-        yield
-    except (InputError, ArtifactError, OSError) as error:
-        sys.stderr.write(f"communique: {error}\n")
-        raise typer.Exit(2) from None
+for command in (shares, compare, card):
+    app.command()(command)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from communique.eval.resample import Number
 from communique.eval.verdict import verdict
-from communique.eval.views import NAMES, SystemScores
+from communique.eval.views import NAMES, SystemScores, counts_of
 
 if TYPE_CHECKING:
     from communique.eval.report import Report
 
-SCHEMA_VERSION = 1
+SCHEMA = "communique-report-2"
 _MEANS = ("macro4", "macro5", "accuracy", "weighted4", "weighted5")
 _COLUMNS = ("view", "name", "label", "metric", "value", "low", "high", "n")
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -32,12 +32,13 @@ def numbers(report: Report) -> dict[str, Any]:
     """Every number of the report as plain JSON values; null where not estimable."""
     table = report.table
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema": SCHEMA,
         "head": {
             **asdict(report.head),
             "model": table.name,
             "rows": len(table.rows),
             "documents": len(set(table.documents)),
+            "gold_sha256": table.gold_sha256,
             "random_rows": report.weighted_rows,
             "threshold": table.threshold,
             "settings": asdict(report.settings),
@@ -65,10 +66,24 @@ def numbers(report: Report) -> dict[str, Any]:
             {"doc_id": e.row.doc_id, "sent_id": e.row.sent_id, "gold": e.row.gold, "found": e.found}
             for e in report.wrong
         ],
+        "tables": _tables(report),
+        "conformal": None
+        if report.conformal is None
+        else {"calibration_rows": report.calibration_rows, "levels": [asdict(c) for c in report.conformal]},
+        "decay_accuracy_a_year": report.decay.to_json(),
+        "results": [asdict(r) for r in report.results],
+        "sentences_per_second": report.speed,
         "behaviour": {k: report.behaviour[k] for k in ("model", "all", "families")}
         if report.behaviour
         else None,
     }
+
+
+def _tables(report: Report) -> dict[str, list[int]]:
+    """Document -> its confusion table, 25 counts, rows the truth: what a paired comparison needs."""
+    names = sorted(set(report.table.documents))
+    counts = counts_of(report.table, report.table.found).astype(int)
+    return {name: table.reshape(-1).tolist() for name, table in zip(names, counts, strict=True)}
 
 
 def _system(system: SystemScores) -> dict[str, Any]:
@@ -112,6 +127,15 @@ def _lines(report: Report) -> Iterator[list[Any]]:
             yield ["confusion", gold, found, "count", int(report.counts[i, j]), "", "", support[gold]]
     yield ["calibration", report.table.name, "", "ece", _cell(report.ece), "", "", rows]
     yield ["calibration", report.table.name, "", "brier", _cell(report.brier), "", "", rows]
+    for level in report.conformal or ():
+        for name, held in {**level.coverage, "all": level.overall}.items():
+            yield ["conformal", f"{level.nominal:.0%}", name, "coverage", *_three(held), rows]
+        for metric in ("size", "single", "empty"):
+            value = _cell(getattr(level, metric))
+            yield ["conformal", f"{level.nominal:.0%}", "", metric, value, "", "", rows]
+    yield ["generalisation", "decay", "", "accuracy_a_year", *_three(report.decay), rows]
+    for r in report.results:
+        yield ["generalisation", f"{r.name}: {r.rows_per_point}", "", "macro4", *_three(r.score), r.n]
     for s in report.slices:
         for metric in ("accuracy", "macro", "gap"):
             yield [f"slice {s.by}", s.name, "", metric, *_three(getattr(s, metric)), s.n]

@@ -9,7 +9,7 @@ on a phone, and has a title and a description for screen readers. All words are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -19,6 +19,8 @@ from communique.eval.views import NAMES, Bin, Kept
 
 BLUE, ORANGE, GREY, LIGHT = "#0072B2", "#D55E00", "#555555", "#D9D9D9"
 WIDTH = 420
+_TICKS = (0.0025, 0.005, 0.01, 0.02, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25)
+"""Shares between two lines of a share chart."""
 _LEFT, _TOP, _SIDE = 52, 12, 330
 """Where a square plot begins, and its side."""
 
@@ -186,3 +188,95 @@ def risk_coverage_curve(curve: Sequence[Kept], mark: Kept | None) -> str:
         parts.append(_text(x - 10 if near_edge else x + 10, y - 8, words, anchor))
         described += f"; at the threshold {mark.coverage:.3f} kept, {mark.risk:.3f} of them wrong"
     return _svg("Risk-coverage curve", described, _TOP + _SIDE + 46, parts)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One method's numbers in a chart of groups, with its colour and its shape."""
+
+    name: str
+    colour: str
+    shape: str
+    """circle, square, diamond or cross."""
+    numbers: Sequence[Number]
+
+
+def _mark(x: float, y: float, shape: str, colour: str) -> str:
+    if shape == "circle":
+        return _dot(x, y, filled=True, colour=colour)
+    if shape == "square":
+        return _dot(x, y, filled=False, colour=colour)
+    if shape == "diamond":
+        points = f"{x:.1f},{y - 5:.1f} {x + 5:.1f},{y:.1f} {x:.1f},{y + 5:.1f} {x - 5:.1f},{y:.1f}"
+        return f'<polygon points="{points}" fill="#fff" stroke="{colour}" stroke-width="2"/>'
+    return _line(x - 4, y - 4, x + 4, y + 4, colour, 2) + _line(x - 4, y + 4, x + 4, y - 4, colour, 2)
+
+
+def share_chart(title: str, groups: Sequence[str], panels: Mapping[str, Sequence[Series]]) -> str:
+    """A panel for each label, a band for each group, a line for each series; shares from 0 up."""
+    series, step = next(iter(panels.values())), 11
+    left, right = 124.0, WIDTH - 18.0
+    band = step * len(series) + 8
+    parts, top, described = [], 22.0 + 18 * ((len(series) + 1) // 2), []
+    for i, s in enumerate(series):
+        x, y = 12.0 + 204 * (i % 2), 14.0 + 18 * (i // 2)
+        parts += [_mark(x, y - 4, s.shape, s.colour), _text(x + 12, y, s.name)]
+    for label, drawn in panels.items():
+        tops = [n.high or n.value for s in drawn for n in s.numbers if n.value is not None]
+        most = max([0.01, *(v for v in tops if v is not None)])
+        highest = next(step for step in _TICKS if step * 4 >= most) * 4
+        bottom = top + 24 + band * len(groups)
+        parts.append(_text(8, top + 12, label, more=' font-weight="bold"'))
+        for i in range(5):
+            x = left + (right - left) * i / 4
+            words = f"{highest * i / 4 * 100:g}%"
+            parts += [_line(x, top + 20, x, bottom, LIGHT), _text(x, bottom + 14, words, "middle")]
+        for g, name in enumerate(groups):
+            start = top + 24 + band * g
+            short = name if len(name) <= 17 else name[:16] + "…"
+            parts.append(_text(left - 8, start + band / 2, short, "end", ' font-size="12"'))
+            parts.append(_line(8, start + band - 2, right, start + band - 2, LIGHT, 0.5))
+            for i, s in enumerate(drawn):
+                n, at = s.numbers[g], start + step * (i + 0.5)
+                if n.value is None:
+                    continue
+                low, value, high = (
+                    left + min(v, highest) / highest * (right - left) if v is not None else None
+                    for v in (n.low, n.value, n.high)
+                )
+                if low is not None and high is not None:
+                    parts.append(_line(low, at, high, at, s.colour, 2))
+                parts.append(_mark(value or left, at, s.shape, s.colour))
+                described.append(f"{label}, {name}, {s.name}: {shown(n)}")
+        top = bottom + 34
+    return _svg(title, "; ".join(described), top, parts)
+
+
+def curve_plot(points: Sequence[tuple[int, Number]]) -> str:
+    """Score against rows trained on (log scale), with intervals; up to 12 points, fewest rows first."""
+    from math import log2
+
+    xs = [log2(max(rows, 1)) for rows, _ in points]
+    spread = (max(xs) - min(xs)) or 1.0
+    parts = []
+    for i in range(6):
+        y = _TOP + (1 - i / 5) * _SIDE
+        parts += [_line(_LEFT, y, _LEFT + _SIDE, y, LIGHT), _text(_LEFT - 6, y + 4.5, f"{i / 5:.1f}", "end")]
+    places = []
+    for x, (rows, n) in zip(xs, points, strict=True):
+        across = _LEFT + 16 + (x - min(xs)) / spread * (_SIDE - 32)
+
+        def up(value: float) -> float:
+            return _TOP + (1 - min(max(value, 0), 1)) * _SIDE
+
+        parts.append(_text(across, _TOP + _SIDE + 18, f"{rows:,}", "middle", ' font-size="11"'))
+        if n.low is not None and n.high is not None:
+            parts.append(_line(across, up(n.low), across, up(n.high), BLUE, 2))
+        places.append((across, up(n.value or 0.0)))
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    parts.append(f'<polyline points="{path}" fill="none" stroke="{BLUE}" stroke-width="2"/>')
+    parts += [_dot(x, y, filled=True) for x, y in places]
+    words = "rows trained on (log scale)"
+    parts.append(_text(_LEFT + _SIDE / 2, _TOP + _SIDE + 38, words, "middle", ' font-style="italic"'))
+    described = "; ".join(f"{rows} rows: {shown(n)}" for rows, n in points)
+    return _svg("Learning curve: macro-F1 of the four stances", described, _TOP + _SIDE + 46, parts)

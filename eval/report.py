@@ -1,5 +1,6 @@
 """The evaluation report: one HTML file that opens offline, with its numbers as JSON, CSV and LaTeX beside it.
 
+    communique eval my-model/ --data test --out report/              # a model on a split
     communique eval report test.jsonl --train train.jsonl --out report/
     communique eval report mine.jsonl theirs.jsonl --out report/     # two models on the same sentences
 
@@ -16,15 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from communique.eval import baselines, figures, slices, views
+from communique.eval import baselines, figures, generalise, slices, views
 from communique.eval.compare import Comparison, compare, difference
+from communique.eval.conformal import ConformalLevel, conformal
 from communique.eval.exports import numbers, to_csv, to_json, to_latex
 from communique.eval.metrics import RESAMPLES, Floats, Ints, calibration_error
 from communique.eval.resample import Number, Resampler
-from communique.eval.table import Row, Table, align, write_text
+from communique.eval.table import Row, Table, align
 from communique.eval.verdict import verdict
 from communique.eval.views import NAMES
 from communique.model.errors import InputError
+from communique.model.jsonl import write_text
 from communique.model.labels import LABELS
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -87,6 +90,13 @@ class Report:
     comparisons: list[Comparison]
     wrong: list[views.Wrong]
     behaviour: Mapping[str, Any] | None
+    conformal: list[ConformalLevel] | None
+    calibration_rows: int
+    decay: Number
+    """Change of accuracy a year."""
+    results: list[generalise.Result]
+    speed: float | None
+    """Sentences per second of the model on the machine that made the report."""
 
 
 def build(
@@ -95,6 +105,9 @@ def build(
     *,
     train: Sequence[Row] = (),
     behaviour: Mapping[str, Any] | None = None,
+    calibration: Table | None = None,
+    results: Sequence[generalise.Result] = (),
+    speed: float | None = None,
     settings: Settings | None = None,
 ) -> Report:
     """Compute every view.
@@ -104,6 +117,9 @@ def build(
         head: what the head says.
         train: labelled rows for the learned baseline; their documents must not be in the table.
         behaviour: what `communique eval behaviour --json` wrote.
+        calibration: dev rows with the first table's model's probabilities, for conformal sets.
+        results: trainings with something held out, for generalisation and the learning curve.
+        speed: sentences per second of the first model.
         settings: resamples, seed, limits.
 
     Raises:
@@ -153,6 +169,11 @@ def build(
         comparisons=[compare(table, other, resampler) for other in others],
         wrong=views.errors(table),
         behaviour=behaviour,
+        conformal=conformal(calibration, table, resampler) if calibration else None,
+        calibration_rows=len(calibration.rows) if calibration else 0,
+        decay=generalise.decay(table, resampler),
+        results=list(results),
+        speed=speed,
     )
 
 
@@ -228,6 +249,9 @@ def page(report: Report) -> str:
         weakest=slices.weakest(report.slices),
         tested=sum(s.p_value is not None for s in report.slices),
         min_documents=slices.MIN_DOCUMENTS,
+        held_out=[r for n in generalise.NAMES[:3] for r in generalise.of(report.results, n)],
+        curve=generalise.of(report.results, "curve"),
+        doubling=generalise.per_doubling(report.results),
     )
 
 
@@ -264,6 +288,9 @@ def _figures(report: Report) -> dict[str, str]:
             [figures.Dot(f"{s.by}: {s.name}", s.accuracy, s.weak) for s in slices.weakest(report.slices)],
         ),
     }
+    curve = [r for r in generalise.of(report.results, "curve") if r.score.value is not None]
+    if curve:
+        drawn["curve"] = figures.curve_plot([(r.train_rows, r.score) for r in curve])
     if report.behaviour:
         families = report.behaviour["families"]
         drawn["behaviour"] = figures.dot_plot(

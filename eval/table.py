@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,10 @@ from typing import Any
 import numpy as np
 
 from communique.eval.metrics import Floats, Ints
+from communique.model.artifact import sha256_file
 from communique.model.classifier import decide
 from communique.model.errors import InputError
+from communique.model.jsonl import read_jsonl
 from communique.model.labels import LABELS, label_index
 
 TOLERANCE = 1e-3
@@ -90,6 +91,12 @@ class Table:
         return [row.doc_id for row in self.rows]
 
     @cached_property
+    def gold_sha256(self) -> str:
+        """Of document, number and gold label of every row, sorted: the same for the same task."""
+        lines = sorted(f"{row.doc_id}\t{row.sent_id}\t{row.gold}\n" for row in self.rows)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @cached_property
     def weighted(self) -> bool:
         """Whether some rows were drawn at random with known probability."""
         return any(row.weight is not None for row in self.rows)
@@ -107,9 +114,9 @@ def read_table(path: Path, threshold: float | None = None) -> Table:
     """
     records, digest = _records(path)
     rows = _rows(records, path)
-    probabilities = np.array([_probabilities(record, place) for place, record in records])
+    probabilities = np.array([probabilities_of(record, place) for place, record in records])
     own = _constant(records, "threshold")
-    if own is not None and (not _is_number(own) or not 0 <= own <= 1):
+    if own is not None and (not is_number(own) or not 0 <= own <= 1):
         raise InputError(f"{path.name}: threshold is {own!r}: give a number in [0, 1] or leave it out")
     cut = threshold if threshold is not None else float(own or 0)
     name = _constant(records, "model")
@@ -124,6 +131,20 @@ def read_labelled(path: Path) -> tuple[tuple[Row, ...], str]:
     """
     records, digest = _records(path)
     return _rows(records, path), digest
+
+
+def labelled_rows(records: Sequence[Mapping[str, Any]], name: str) -> tuple[tuple[Row, ...], str]:
+    """The same for rows at hand: `name` stands in messages for the file.
+
+    Raises:
+        InputError: as for `read_table`.
+    """
+    if not records:
+        raise InputError(f"{name}: holds no rows with their text: set COMMUNIQUE_SHARED, or name a file")
+    digest = hashlib.sha256(
+        "".join(json.dumps(dict(r), sort_keys=True) for r in records).encode()
+    ).hexdigest()
+    return _rows([(f"{name}:{i}", dict(r)) for i, r in enumerate(records, 1)], Path(name)), digest
 
 
 def align(first: Table, other: Table) -> Table:
@@ -151,29 +172,10 @@ def align(first: Table, other: Table) -> Table:
 
 
 def _records(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], str]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): name a JSONL file") from None
-    try:
-        lines = content.decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
-    records = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        place = f"{path.name}:{number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{place}: not JSON ({error.msg} at column {error.colno})") from None
-        if not isinstance(record, dict):
-            raise InputError(f"{place}: a {type(record).__name__}, expected an object with one row's fields")
-        records.append((place, record))
+    records = list(read_jsonl(path))
     if not records:
         raise InputError(f"{path}: holds no rows: give one JSON object a line")
-    return records, hashlib.sha256(content).hexdigest()
+    return records, sha256_file(path)
 
 
 def _rows(records: Sequence[tuple[str, dict[str, Any]]], path: Path) -> tuple[Row, ...]:
@@ -190,7 +192,7 @@ def _rows(records: Sequence[tuple[str, dict[str, Any]]], path: Path) -> tuple[Ro
 
 def _row(record: Mapping[str, Any], place: str) -> Row:
     for name, kind in (("doc_id", str), ("sent_id", int), ("text", str), ("gold", str)):
-        value = _required(record, name, place)
+        value = required(record, name, place)
         if not isinstance(value, kind) or isinstance(value, bool) or value == "":
             raise InputError(f"{place}: {name} is {value!r}: expected a {kind.__name__}, not empty")
     labels = {name: record.get(name) for name in ("label_a", "label_b")}
@@ -204,18 +206,19 @@ def _row(record: Mapping[str, Any], place: str) -> Row:
     if words["date"] and not re.match(r"\d{4}(-|$)", words["date"]):
         raise InputError(f"{place}: date is {words['date']!r}: write YYYY-MM-DD, or leave it empty")
     weight = record.get("weight")
-    if weight is not None and (not _is_number(weight) or weight <= 0):
+    if weight is not None and (not is_number(weight) or weight <= 0):
         raise InputError(f"{place}: weight is {weight!r}: expected a number above 0, or null")
     named = {name: record[name] for name in ("doc_id", "sent_id", "text", "gold")}
     fields: dict[str, Any] = {**named, **words, **labels}
     return Row(place, **fields, weight=None if weight is None else float(weight))
 
 
-def _probabilities(record: Mapping[str, Any], place: str) -> list[float]:
+def probabilities_of(record: Mapping[str, Any], place: str) -> list[float]:
+    """The five probabilities of a record; InputError where they are none or do not sum to 1."""
     values = []
     for label in LABELS:
-        value = _required(record, f"p_{label}", place)
-        if not _is_number(value) or not 0 <= value <= 1:
+        value = required(record, f"p_{label}", place)
+        if not is_number(value) or not 0 <= value <= 1:
             raise InputError(f"{place}: p_{label} is {value!r}: expected a probability in [0, 1]")
         values.append(float(value))
     if abs(sum(values) - 1) > TOLERANCE:
@@ -223,9 +226,10 @@ def _probabilities(record: Mapping[str, Any], place: str) -> list[float]:
     return values
 
 
-def _required(record: Mapping[str, Any], name: str, place: str) -> Any:  # noqa: ANN401
+def required(record: Mapping[str, Any], name: str, place: str) -> Any:  # noqa: ANN401
+    """A field of a record; InputError where it has none."""
     if name not in record:
-        raise InputError(f"{place}: no column {name!r}: each row needs doc_id, sent_id, text, gold and p_…")
+        raise InputError(f"{place}: no column {name!r}; there are {', '.join(record) or 'none'}")
     return record[name]
 
 
@@ -239,19 +243,8 @@ def _constant(records: Sequence[tuple[str, dict[str, Any]]], name: str) -> Any: 
     return first
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write a file whole or not at all: to a temporary file beside it, synced, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with scratch.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number, and no truth value."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)

@@ -118,7 +118,7 @@ def test_not_json_not_utf8_not_there(tmp_path):
         path.write_bytes(content)
         with pytest.raises(InputError, match=message):
             read_table(path)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="does not exist"):
         read_table(tmp_path / "no.jsonl")
 
 

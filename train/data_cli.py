@@ -212,6 +212,45 @@ def export_(
     console.print(escape(f"{len(chosen):,} sentences written for {to}: {path}"), soft_wrap=True)
 
 
+@app.command()
+def queue(
+    path: Annotated[Path, typer.Argument(help="File to write, outside the repository.")],
+    table: Annotated[Path, typer.Option(help="JSONL of rows with gold, p_… and fold.")],
+    to: Annotated[Tool, typer.Option(help="The tool.")],
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="The model was trained on none of the rows: no fold needed.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Candidates to write at most.")] = None,
+    folder: Folder = None,
+    shared: Shared = None,
+) -> None:
+    """Write the rows whose label is the likely mistake for an annotation tool, likeliest first."""
+    from communique.eval.label_issues import label_issues, require_folds
+    from communique.eval.table import read_table
+    from communique.train.exchange import export
+    from communique.train.files import DataError
+
+    console = _console()
+    with _bad_input_exits():
+        if not held_out:
+            require_folds(table)
+        read = read_table(table)
+        annotations = _load(folder, shared)
+        known = {(s.row.doc_id, s.row.sent_id): s for s in annotations.sentences if s.text is not None}
+        found = label_issues(read)
+        joined = [known[key] for i in found if (key := read.rows[i].key) in known]
+        if not joined:
+            raise DataError(f"{table}: {len(found)} candidates, none a sentence of the annotations at hand")
+        export(joined[:limit], to, path, annotations.texts)
+    console.print(
+        escape(
+            f"{len(found):,} of {len(read.rows):,} labels are doubtful; {len(joined[:limit]):,} written for "
+            f"{to}: {path}"
+        ),
+        soft_wrap=True,
+    )
+
+
 @app.command("import")
 def import_(
     path: Annotated[Path, typer.Argument(help="File that the tool wrote.")],
@@ -288,9 +327,11 @@ def _console() -> Console:
 @contextmanager
 def _bad_input_exits() -> Iterator[None]:
     """One line on standard error and exit code 2 for input that cannot be used."""
+    from communique.model.errors import InputError
+
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (InputError, ValueError, OSError) as error:
         sys.stderr.write(f"communique: {error}\n")
         raise typer.Exit(2) from None
 

@@ -9,13 +9,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from communique.model import jsonl
 from communique.model.errors import InputError
+from communique.model.jsonl import write_bytes
+
+__all__ = ["DataError", "read_jsonl", "read_object", "write_bytes"]
 
 
 class DataError(InputError, ValueError):
@@ -23,44 +26,12 @@ class DataError(InputError, ValueError):
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Lines of a JSONL file as (file:row, record); rows count from 1, blank lines are skipped.
+    """Lines of a JSONL file as (file:row, record), as `communique.model.jsonl` reads them.
 
     Raises:
         DataError: the file is missing, or a line is not a JSON object.
     """
-    try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path.name}:{number}", _object(line, f"{path.name}:{number}")
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist: name the folder that holds {path.name}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
-
-
-def _object(line: str, place: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON ({error.msg} at column {error.colno})") from None
-    if not isinstance(record, dict):
-        raise DataError(f"{place}: a {type(record).__name__}, expected an object with one row's fields")
-    return record
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: to a temporary file beside it, synced, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with scratch.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    return jsonl.read_jsonl(path, DataError)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""A report's scores in the card of the model that it is of.
+
+    communique eval card reports/test/report.json model/weights
+
+The scores stand between two marks, which are put at the end of the card where it has none; a second run
+replaces what stands between them. The value of the header's model index follows. The manifest is written
+anew, since it holds the card's hash; the model's version, which hashes only what decides labels, stays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from communique.eval.figures import shown
+from communique.eval.resample import Number
+from communique.eval.views import NAMES
+from communique.model.artifact import load_artifact, write_manifest
+from communique.model.errors import InputError
+from communique.model.jsonl import write_text
+
+BEGIN, END = "<!-- evaluation: begin -->", "<!-- evaluation: end -->"
+_INDEX = re.compile(r"(name: macro-F1 of the four stances, value: )[0-9.]+")
+
+
+def section(report: Mapping[str, Any]) -> str:
+    """The marked section: scores with intervals beside the baselines and the ceiling, and the verdict."""
+    head, (model, *others) = report["head"], report["systems"]
+    lines = [
+        BEGIN,
+        "## Evaluation",
+        f"{head['rows']:,} sentences of {head['documents']:,} documents; 95 % intervals resample documents. "
+        f"Written by `communique eval card` from a report of {head['when']} (gold labels "
+        f"`{head['gold_sha256'][:12]}`).",
+        "",
+        "| label | precision | recall | F1 [95 %] | n |",
+        "|---|---|---|---|---|",
+    ]
+    for name, n in zip(NAMES, report["support"], strict=True):
+        cells = [shown(Number(**model[metric][name])) for metric in ("precision", "recall", "f1")]
+        lines.append(f"| {name} | {' | '.join(cells)} | {n:,} |")
+    lines += ["", "| system | macro-F1, four stances | macro-F1, all five | accuracy |", "|---|---|---|---|"]
+    for system in (model, *others):
+        cells = [shown(Number(**system[metric])) for metric in ("macro4", "macro5", "accuracy")]
+        lines.append(f"| {system['name']} | {' | '.join(cells)} |")
+    if report["ceiling_f1"]:
+        cells = [shown(Number(**report["ceiling_f1"][metric])) for metric in ("macro4", "macro5")]
+        lines.append(f"| annotator A against B | {' | '.join(cells)} | |")
+    weighted = Number(**model["weighted4"])
+    calibration = report["calibration"]
+    lines += [
+        "",
+        f"Weighted back to the random sample, macro-F1 of the four stances is {shown(weighted)}. Expected "
+        f"calibration error {calibration['ece']:.3f}, Brier score {calibration['brier']:.3f}.",
+        "",
+        *(f"- {sentence}" for sentence in report["verdict"]),
+        END,
+    ]
+    return "\n".join(lines)
+
+
+def fill(report: Mapping[str, Any], folder: Path) -> Path:
+    """Write the section into a model's card.
+
+    Args:
+        report: the content of `report.json`.
+        folder: the model's.
+
+    Raises:
+        InputError: the report is of another model, or lacks what the card needs.
+        ArtifactError: the folder is no model.
+    """
+    artifact = load_artifact(folder)
+    try:
+        named, words = report["head"]["model"], section(report)
+        value = report["systems"][0]["macro4"]["value"]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise InputError(f"the report lacks {error}: write it with `communique eval` again") from None
+    if named != artifact.version:
+        raise InputError(f"the report is of {named}, the folder holds {artifact.version}: evaluate that one")
+    path = folder / "README.md"
+    card = path.read_text(encoding="utf-8")
+    if BEGIN in card and END in card:
+        before, rest = card.split(BEGIN, 1)
+        card = before + words + rest.split(END, 1)[1]
+    else:
+        card = card.rstrip() + "\n\n" + words + "\n"
+    if value is not None:
+        card = _INDEX.sub(lambda m: f"{m[1]}{value:.4f}", card)
+    write_text(path, card)
+    write_manifest(folder, artifact.config)
+    return path
