@@ -216,13 +216,13 @@ def _mount() -> None:
     from communique.eval.eval_cli import app as evaluation
     from communique.serve import run as serve
     from communique.train.data_cli import app as data
-    from communique.train.train_cli import run as train
+    from communique.train.train_cli import app as training
 
     app.command("archive")(archive)
     app.command("serve")(serve)
     app.add_typer(data, name="data", help="Check, compare, split and exchange the annotations.")
     app.add_typer(evaluation, name="eval", help="Evaluate: the report, and the written test pairs.")
-    app.command("train")(train)
+    app.add_typer(training, name="train")
 
 
 _mount()

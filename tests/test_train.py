@@ -1,7 +1,6 @@
 """The loop closes: train tiny, export, quantise, calibrate, load, label, with the gate in between."""
 
 import dataclasses
-import json
 import os
 
 import numpy as np

@@ -174,6 +174,13 @@ def test_a_tracker_that_is_absent_is_named_with_its_remedy(tracker, monkeypatch,
         module.fit(TrainConfig(tracker=tracker), [TrainRow("a", label="none")], [], tmp_path)
 
 
+def test_no_dev_is_one_line(tmp_path):
+    from communique.train.fit import fit
+
+    with pytest.raises(InputError, match="no sentence of dev that has its text: set COMMUNIQUE_SHARED"):
+        fit(TrainConfig(), [TrainRow("a", label="none")], [], tmp_path)
+
+
 @pytest.mark.slow
 def test_tensorboard_by_name(short, rows, tmp_path):
     pytest.importorskip("tensorboard")

@@ -128,11 +128,14 @@ def fit(
         The metrics on dev.
 
     Raises:
-        InputError: resumed with other settings or data than it was begun with; a tracker that is not
+        InputError: no rows, or no dev; resumed with other settings or data than it was begun with; a tracker that is not
             installed.
         Interrupted: Ctrl-C; the step was finished and saved.
     """
     check_tracker(config.tracker)
+    for name, given in (("to learn from", rows), ("of dev", dev)):
+        if not given:
+            raise InputError(f"there is no sentence {name} that has its text: set COMMUNIQUE_SHARED")
     group = processes()
     begun = resuming.fingerprint(config, rows, group.num_processes)
     going_on = resume and resuming.is_begun(out)
@@ -245,8 +248,13 @@ def two_stages(
     out: Path,
     *,
     resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> list[TrainRow]:
     """Fit on public rows, then on annotated ones (or on both at once, where `first_epochs` is 0).
+
+    Args:
+        resume: go on in the stage that was interrupted.
+        callbacks: of the Trainer in the last stage.
 
     Returns:
         All the rows that were learnt from.
@@ -254,12 +262,12 @@ def two_stages(
     if not resume and processes().is_main_process:
         shutil.rmtree(out / "first", ignore_errors=True)
     if not public or config.first_epochs == 0:
-        fit(config, [*rows, *public], dev, out, resume=resume)
+        fit(config, [*rows, *public], dev, out, resume=resume, callbacks=callbacks)
     else:
         first = dataclasses.replace(config, epochs=config.first_epochs, keep="last")
         fit(first, public, dev, out / "first", resume=resume)
         start = dataclasses.replace(config, encoder=str(out / "first"))
-        fit(start, rows, dev, out, resume=resume)
+        fit(start, rows, dev, out, resume=resume, callbacks=callbacks)
     if processes().is_main_process:
         config.save(out / "train.json")
     return [*rows, *public]

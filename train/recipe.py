@@ -40,11 +40,12 @@ Logits = npt.NDArray[np.float32]
 
 def training_rows(annotations: Annotations, config: TrainConfig) -> list[TrainRow]:
     """Rows of the train split, the project's own statements, and a teacher's labels."""
-    rows = _weighted(annotations.split("train"), config)
+    rows = weighted_rows(annotations.split("train"), config)
     return [*rows, *soft_rows(config)] if config.soft_labels else rows
 
 
-def _weighted(sentences: Sequence[Sentence], config: TrainConfig) -> list[TrainRow]:
+def weighted_rows(sentences: Sequence[Sentence], config: TrainConfig) -> list[TrainRow]:
+    """Annotated sentences as rows, weighted by who wrote them and how many annotators labelled them."""
     rows = []
     for s in sentences:
         weight = config.own_weight if s.row.synthetic else 1.0
