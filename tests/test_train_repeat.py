@@ -125,6 +125,7 @@ def test_search_keeps_every_trial_and_the_best_config(quick, own, tmp_path):
     from communique.train.search import search
 
     fixed = frozenset({"loss", "batch_tokens"})
+    quick = dataclasses.replace(quick, epochs=0.3)
     best = search(quick, own, tmp_path, trials=2, fixed=fixed)
     search(quick, own, tmp_path, trials=1, fixed=fixed)  # goes on
     trials = [json.loads(line) for line in (tmp_path / "trials.jsonl").read_text().strip().split("\n")]
@@ -183,7 +184,7 @@ found = {"version": artifact.version, "weights": weights, "wrote": sorted(opened
 def test_two_processes_train_one_model_and_one_of_them_writes(quick, own, tmp_path):
     (tmp_path / "two.py").write_text(TWO)
     (tmp_path / "annotations.pickle").write_bytes(pickle.dumps(own))
-    config = dataclasses.replace(quick, epochs=2, batch_tokens=1024)
+    config = dataclasses.replace(quick, batch_tokens=1024)
     config.save(tmp_path / "config.json")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -128,8 +128,8 @@ def fit(
         The metrics on dev.
 
     Raises:
-        InputError: no rows, or no dev; resumed with other settings or data than it was begun with; a tracker that is not
-            installed.
+        InputError: no rows or no dev; a tracker that is not installed; resumed with other settings or
+            data than it was begun with.
         Interrupted: Ctrl-C; the step was finished and saved.
     """
     check_tracker(config.tracker)

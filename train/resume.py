@@ -125,4 +125,6 @@ def check_same(out: Path, begun: dict[str, Any]) -> None:
 
 def last_checkpoint(out: Path) -> str | None:
     """The folder of the latest checkpoint of a run, if it has come to one."""
-    return get_last_checkpoint(str(out / CHECKPOINTS)) if (out / CHECKPOINTS).is_dir() else None
+    folder = out / CHECKPOINTS
+    found: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None  # type: ignore[no-untyped-call]
+    return found

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ TRIALS, STUDY, BEST = "trials.jsonl", "trials.sqlite", "best.json"
 
 def space(trial: optuna.Trial, fixed: frozenset[str]) -> dict[str, Any]:
     """A trial's settings; those that are fixed are not asked for."""
-    ask = {
+    ask: dict[str, Callable[[str], Any]] = {
         "learning_rate": lambda name: trial.suggest_float(name, 1e-5, 3e-4, log=True),
         "head_learning_rate": lambda name: trial.suggest_float(name, 1e-4, 5e-3, log=True),
         "layer_decay": lambda name: trial.suggest_float(name, 0.8, 1.0),
@@ -60,12 +60,11 @@ class _Report(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        metrics: dict[str, float],
-        **_: Any,  # noqa: ANN401  model, optimiser and so on
+        **given: Any,  # noqa: ANN401  metrics, model, optimiser and so on
     ) -> TrainerControl:
         """Called by the training loop after each look at dev."""
         if state.global_step < state.max_steps and not self.pruned:
-            self.trial.report(metrics["eval_macro_f1"], state.global_step)
+            self.trial.report(given["metrics"]["eval_macro_f1"], state.global_step)
             self.pruned = control.should_training_stop = self.trial.should_prune()
         return control
 
@@ -105,14 +104,15 @@ def search(
         storage=f"sqlite:///{out / STUDY}",
         load_if_exists=True,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=config.seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
     )
+    # Seeded by how far the study is, or a search that goes on would ask for its first trials again.
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
 
     def objective(trial: optuna.Trial) -> float:
         own = dataclasses.replace(config, **space(trial, fixed))
         trial.set_user_attr("config", dataclasses.asdict(own))
-        return _try(trial, own, training_rows(annotations, own), public, dev, out / "trial")
+        return _try(trial, own, training_rows(annotations, own), public, dev, out / f"trial-{trial.number}")
 
     study.optimize(
         objective, n_trials=trials, callbacks=[lambda _, t: _keep(out / TRIALS, t)], catch=(RuntimeError,)
