@@ -52,6 +52,8 @@ def test_the_loop_closes(trained, own):
     assert artifact.config.metrics["test"]["accuracy"]["value"] == pytest.approx(right)
     card = artifact.path("README.md").read_text(encoding="utf-8")
     assert "None" not in card and "nan" not in card and artifact.config.encoder in card
+    made = json.loads((out / "manifest.json").read_text())
+    assert made["rows"]["all"] == made["rows"]["real"] > 0 and made["weights_sha256"] and made["seconds"] > 0
     assert {"train.json", "model.safetensors", "metrics.json"} <= {p.name for p in out.iterdir()}
 
 

@@ -96,6 +96,9 @@ def run(ctx: typer.Context, **given: Any) -> None:  # noqa: ANN401  one argument
 def _prepare(
     given: dict[str, Any], *, out: Path, config: Path | None, annotations: Path | None, shared: Path | None
 ) -> _Job:
+    base = TrainConfig.load(config) if config else TrainConfig()
+    flags = {key: value for key, value in given.items() if value is not None}
+    settings = dataclasses.replace(base, **flags)
     try:
         from communique.train import recipe  # noqa: F401  what is missing shows here
         from communique.train.corpus import load_annotations
@@ -103,9 +106,6 @@ def _prepare(
         from communique.train.texts import shared_folder
     except ModuleNotFoundError as error:
         raise InputError(f"training needs {error.name}: pip install 'communique[train]'") from None
-    base = TrainConfig.load(config) if config else TrainConfig()
-    flags = {key: value for key, value in given.items() if value is not None}
-    settings = dataclasses.replace(base, **flags)
     try:
         found = load_annotations(annotations, shared)
     except DataError as error:
