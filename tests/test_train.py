@@ -1,6 +1,7 @@
 """The loop closes: train tiny, export, quantise, calibrate, load, label, with the gate in between."""
 
 import dataclasses
+import json
 import os
 
 import numpy as np
