@@ -216,14 +216,14 @@ def _mount() -> None:
     from communique.eval import eval_cli as evaluation
     from communique.serve import run as serve
     from communique.train.data_cli import app as data
-    from communique.train.train_cli import run as train
+    from communique.train.train_cli import app as training
 
     app.command("archive")(archive)
     app.command("serve")(serve)
     app.add_typer(data, name="data", help="Check, compare, split and exchange the annotations.")
     evaluation.split_rows = _split_rows
     app.add_typer(evaluation.app, name="eval", help="Evaluate: reports of models, comparisons, shares.")
-    app.command("train")(train)
+    app.add_typer(training, name="train")
 
 
 def _split_rows(name: str) -> list[dict[str, Any]]:

@@ -106,3 +106,53 @@ def build_toy_model(folder: Path, **settings: object) -> Path:
 @pytest.fixture(scope="session")
 def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_toy_model(tmp_path_factory.mktemp("toy") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory, root):
+    """A two-layer BERT with random weights and a vocabulary made from the project's own statements."""
+    import json
+
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny")
+    lines = (
+        (root / "data" / "annotations" / "own_documents.jsonl")
+        .read_text(encoding="utf-8")
+        .strip()
+        .split("\n")
+    )
+    words = BertWordPieceTokenizer()
+    words.train_from_iterator(
+        (json.loads(line)["text"] for line in lines), vocab_size=3000, show_progress=False
+    )
+    words.save(str(folder / "raw.json"))
+    BertTokenizerFast(tokenizer_file=str(folder / "raw.json")).save_pretrained(folder)
+    settings = BertConfig(
+        vocab_size=3000,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        max_position_embeddings=256,
+    )
+    BertModel(settings).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def own(root):
+    """The project's own statements as if they were the corpus: two thirds to learn from."""
+    import dataclasses
+
+    from communique.train.corpus import load_annotations
+
+    annotations = load_annotations(root / "data" / "annotations")
+    kept = [s for s in annotations.sentences if s.row.synthetic]
+    documents = sorted({s.row.doc_id for s in kept})
+    places = {d: ("train", "train", "train", "train", "dev", "test")[i % 6] for i, d in enumerate(documents)}
+    real = tuple(
+        dataclasses.replace(s, row=dataclasses.replace(s.row, synthetic=False, passes=2)) for s in kept
+    )
+    return dataclasses.replace(annotations, sentences=real, splits={"split": places})

@@ -14,55 +14,10 @@ from communique.model.classifier import StanceClassifier, softmax  # noqa: E402
 from communique.model.errors import InputError  # noqa: E402
 from communique.model.labels import LABELS  # noqa: E402
 from communique.train.config import TrainConfig  # noqa: E402
-from communique.train.corpus import load_annotations  # noqa: E402
 from communique.train.export import Gate, GateError, quantise_weights  # noqa: E402
 from communique.train.recipe import fit_temperature, fit_threshold  # noqa: E402
 
 WIDE = os.environ | {"COLUMNS": "200"}
-
-
-@pytest.fixture(scope="session")
-def tiny_encoder(tmp_path_factory, root):
-    """A two-layer BERT with random weights and a vocabulary made from the project's own statements."""
-    from tokenizers import BertWordPieceTokenizer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tiny")
-    lines = (
-        (root / "data" / "annotations" / "own_documents.jsonl")
-        .read_text(encoding="utf-8")
-        .strip()
-        .split("\n")
-    )
-    words = BertWordPieceTokenizer()
-    words.train_from_iterator(
-        (json.loads(line)["text"] for line in lines), vocab_size=3000, show_progress=False
-    )
-    words.save(str(folder / "raw.json"))
-    BertTokenizerFast(tokenizer_file=str(folder / "raw.json")).save_pretrained(folder)
-    settings = BertConfig(
-        vocab_size=3000,
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=128,
-        max_position_embeddings=256,
-    )
-    BertModel(settings).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def own(root):
-    """The project's own statements as if they were the corpus: two thirds to learn from."""
-    annotations = load_annotations(root / "data" / "annotations")
-    kept = [s for s in annotations.sentences if s.row.synthetic]
-    documents = sorted({s.row.doc_id for s in kept})
-    places = {d: ("train", "train", "train", "train", "dev", "test")[i % 6] for i, d in enumerate(documents)}
-    real = tuple(
-        dataclasses.replace(s, row=dataclasses.replace(s.row, synthetic=False, passes=2)) for s in kept
-    )
-    return dataclasses.replace(annotations, sentences=real, splits={"split": places})
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +53,8 @@ def test_the_loop_closes(trained, own):
     assert artifact.config.metrics["test"]["accuracy"]["value"] == pytest.approx(right)
     card = artifact.path("README.md").read_text(encoding="utf-8")
     assert "None" not in card and "nan" not in card and artifact.config.encoder in card
+    made = json.loads((out / "manifest.json").read_text())
+    assert made["rows"]["all"] == made["rows"]["real"] > 0 and made["weights_sha256"] and made["seconds"] > 0
     assert {"train.json", "model.safetensors", "metrics.json"} <= {p.name for p in out.iterdir()}
 
 

@@ -18,6 +18,7 @@ from communique.model.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Loss = Literal["plain", "weighted", "focal"]
+Tracker = Literal["none", "tensorboard", "trackio", "mlflow"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class TrainConfig:
     warmup: float = 0.06
     """Share of steps over which the rate rises, in [0, 1)."""
     batch_tokens: int = 1024
-    """Tokens a batch, padding included."""
+    """Tokens a batch and process, padding included."""
     loss: Loss = "plain"
     focal_gamma: float = 2.0
     label_smoothing: float = 0.0
@@ -62,6 +63,9 @@ class TrainConfig:
     soft_temperature: float = 1.0
     precision: Precision = "auto"
     compile: bool = False
+    """torch.compile, with lengths in buckets; pays on a GPU."""
+    tracker: Tracker = "none"
+    """Where the course of training is reported to, besides the terminal."""
     eval_steps: int = 0
     """Steps between two looks at the dev split; 0 means once an epoch."""
     patience: int = 0
@@ -133,4 +137,5 @@ _CHOICES = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "loss": ("plain", "weighted", "focal"),
     "keep": ("best", "last"),
+    "tracker": ("none", "tensorboard", "trackio", "mlflow"),
 }

@@ -21,28 +21,31 @@ import numpy as np
 import numpy.typing as npt
 
 from communique.eval.metrics import Scores, evaluate, f1_of
-from communique.model.artifact import Artifact, write_manifest
+from communique.model.artifact import Artifact, load_artifact, write_manifest
 from communique.model.classifier import StanceClassifier, decide, softmax
 from communique.model.engine import Engine
 from communique.model.labels import LABELS, STANCES, label_index
 from communique.model.tokens import SentenceInput, SentenceTokenizer
 from communique.train.card import card
 from communique.train.config import TrainConfig
-from communique.train.corpus import Annotations, Sentence
+from communique.train.corpus import Annotations, Sentence, default_folder
 from communique.train.export import Gate, quantise_weights, to_onnx
-from communique.train.fit import TrainRow, fit, model_config, predict_logits
+from communique.train.fit import TrainRow, model_config, predict_logits, processes, two_stages
+from communique.train.manifest import Meter, write_run_manifest
 from communique.train.public import drop_near_duplicates, read_public
+from communique.train.resume import is_begun
 
 Logits = npt.NDArray[np.float32]
 
 
 def training_rows(annotations: Annotations, config: TrainConfig) -> list[TrainRow]:
     """Rows of the train split, the project's own statements, and a teacher's labels."""
-    rows = _weighted(annotations.split("train"), config)
+    rows = weighted_rows(annotations.split("train"), config)
     return [*rows, *soft_rows(config)] if config.soft_labels else rows
 
 
-def _weighted(sentences: Sequence[Sentence], config: TrainConfig) -> list[TrainRow]:
+def weighted_rows(sentences: Sequence[Sentence], config: TrainConfig) -> list[TrainRow]:
+    """Annotated sentences as rows, weighted by who wrote them and how many annotators labelled them."""
     rows = []
     for s in sentences:
         weight = config.own_weight if s.row.synthetic else 1.0
@@ -109,29 +112,39 @@ def run(
     name: str = "communique",
     public_folder: Path | None = None,
     int8: bool = True,
+    resume: bool = False,
+    annotations_folder: Path | None = None,
 ) -> Artifact:
     """Train, export, calibrate, check and describe a model; the artefact lies in `out/artifact`.
 
+    Under `torchrun` every process calls it and the first alone writes.
+
     Args:
+        annotations_folder: where the annotations were read from, for the manifest.
+        resume: go on with a run that was interrupted (see `communique.train.resume`).
         public_folder: public data sets as published; without it the first stage is left out.
     """
+    meter, resumed = Meter.start(), resume and is_begun(out)
     dev = labelled_rows(annotations.split("dev"))
     public: list[TrainRow] = []
     if public_folder is not None and config.public_weight > 0:
         held_out = [*dev, *labelled_rows(annotations.split("test"))]
         public = public_rows(public_folder, config, [row.text for row in held_out])
-    start = config
-    rows = training_rows(annotations, config)
-    if public and config.first_epochs > 0:
-        first = dataclasses.replace(config, epochs=config.first_epochs, keep="last")
-        fit(first, public, dev, out / "first")
-        start = dataclasses.replace(config, encoder=str(out / "first"))
-    else:
-        rows += public
-    fit(start, rows, dev, out)
-    config.save(out / "train.json")
-    seen = rows if start is config else [*rows, *public]
-    return ship(config, annotations, out, name=name, rows=seen, int8=int8)
+    seen = two_stages(config, training_rows(annotations, config), public, dev, out, resume=resume)
+    group = processes()
+    if group.is_main_process:
+        ship(config, annotations, out, name=name, rows=seen, int8=int8)
+        write_run_manifest(
+            out,
+            config,
+            seen,
+            meter,
+            annotations=annotations_folder or default_folder(),
+            public=public_folder if public else None,
+            resumed=resumed,
+        )
+    group.wait_for_everyone()
+    return load_artifact(out / "artifact")
 
 
 def ship(

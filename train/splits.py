@@ -252,7 +252,7 @@ def _paired_cuts(
     """
     with_concession = {group[row.doc_id] for row in pool if row.label == "concession"}
     rich = np.array([group[row.doc_id] in with_concession for row in pool])
-    streams = []
+    streams: list[list[NDArray[np.int64]]] = []
     for some, share in ((rich, plan.rich_share), (~rich, 1 - plan.rich_share)):
         at = np.flatnonzero(some)
         part = [pool[i] for i in at]

@@ -2,20 +2,33 @@
 
 communique train --out runs/student
 communique train --config runs/student/train.json --seed 2 --out runs/second
+communique train --out runs/student --resume
+communique train --folds --out runs/folds
+communique train --out runs/search search --trials 30
+torchrun --nproc-per-node 2 -m communique.cli train --out runs/two
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from communique.model.errors import InputError
 from communique.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from communique.train.corpus import Annotations
+
+INTERRUPTED = 130
+
+app = typer.Typer(invoke_without_command=True)
 
 _OWN = (
     (
@@ -33,41 +46,138 @@ _OWN = (
         "Folder with the texts of real statements; COMMUNIQUE_SHARED if not given.",
     ),
     ("name", str, "communique", "Name in the model's version."),
+    ("resume", bool, False, "Go on with the run in --out that was interrupted."),
+    ("seeds", int, 1, "Train under this many seeds; mean and sd in summary.json."),
+    ("folds", bool, False, "Hold out each grouped fold in turn; mean and sd in summary.json."),
+    ("hold_out", str | None, None, "Hold out `issuers`, one by one, or the latest `years`."),
 )
 
 
-def run(**given: Any) -> None:  # noqa: ANN401  one argument a flag
+@dataclass(frozen=True)
+class _Job:
+    """What the flags ask for."""
+
+    config: TrainConfig
+    annotations: Annotations
+    public: Path | None
+    folder: Path | None
+    out: Path
+    given: frozenset[str]
+    """Settings named on the command line."""
+
+
+def run(ctx: typer.Context, **given: Any) -> None:  # noqa: ANN401  one argument a flag
     """Train a model from annotations and public data, and write what `communique label --model` loads.
 
     Without the texts of real statements it trains on the project's own alone, and says so.
     """
-    out, saved, folder, shared, name = (given.pop(flag) for flag, *_ in _OWN)
+    own = {flag: given.pop(flag) for flag, *_ in _OWN}
+    if own["hold_out"] not in (None, "issuers", "years"):
+        raise InputError(f"--hold-out takes issuers or years, not {own['hold_out']!r}")
+    if own["folds"] and own["hold_out"]:
+        raise InputError("--folds and --hold-out: give one of the two")
+    if own["seeds"] < 1:
+        raise InputError(f"--seeds must be at least 1, not {own['seeds']}")
+    job = _prepare(given, **{flag: own[flag] for flag in ("out", "config", "annotations", "shared")})
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = job
+        return
     try:
+        if own["folds"] or own["hold_out"] or own["seeds"] > 1:
+            _repeat(job, own)
+        else:
+            _once(job, own)
+    except KeyboardInterrupt as stopped:
+        reason = str(stopped) or "interrupted: the same command with --resume goes on from what was saved"
+        sys.stderr.write(f"communique: {reason}\n")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _prepare(
+    given: dict[str, Any], *, out: Path, config: Path | None, annotations: Path | None, shared: Path | None
+) -> _Job:
+    base = TrainConfig.load(config) if config else TrainConfig()
+    flags = {key: value for key, value in given.items() if value is not None}
+    settings = dataclasses.replace(base, **flags)
+    try:
+        from communique.train import recipe  # noqa: F401  what is missing shows here
         from communique.train.corpus import load_annotations
         from communique.train.files import DataError
-        from communique.train.recipe import run as train
         from communique.train.texts import shared_folder
     except ModuleNotFoundError as error:
         raise InputError(f"training needs {error.name}: pip install 'communique[train]'") from None
-    base = TrainConfig.load(saved) if saved else TrainConfig()
-    flags = {key: value for key, value in given.items() if value is not None}
-    config = dataclasses.replace(base, **flags)
     try:
-        annotations = load_annotations(folder, shared)
+        found = load_annotations(annotations, shared)
     except DataError as error:
         raise InputError(str(error)) from None
-    if annotations.notice:
-        sys.stderr.write(f"communique: {annotations.notice}\n")
+    if found.notice:
+        sys.stderr.write(f"communique: {found.notice}\n")
     public = shared_folder(shared) / "public"
     if not public.is_dir():
         sys.stderr.write(f"communique: no public data sets in {public}: training without them\n")
-    artifact = train(config, annotations, out, name=name, public_folder=public if public.is_dir() else None)
-    sys.stdout.write(f"{artifact.version} in {artifact.folder}\n")
+    return _Job(settings, found, public if public.is_dir() else None, annotations, out, frozenset(flags))
+
+
+def _once(job: _Job, own: dict[str, Any]) -> None:
+    from communique.train.fit import processes
+    from communique.train.recipe import run as train
+
+    artifact = train(
+        job.config,
+        job.annotations,
+        job.out,
+        name=own["name"],
+        public_folder=job.public,
+        resume=own["resume"],
+        annotations_folder=job.folder,
+    )
+    if processes().is_main_process:
+        sys.stdout.write(f"{artifact.version} in {artifact.folder}\n")
+
+
+def _repeat(job: _Job, own: dict[str, Any]) -> None:
+    from communique.train import repeat
+    from communique.train.fit import processes
+
+    plans = {"issuers": repeat.issuers, "years": repeat.latest_years}
+    plan = repeat.folds if own["folds"] else plans.get(own["hold_out"], repeat.seeds)
+    parts = plan(job.annotations, job.config, own["seeds"])
+    summary = repeat.repeat(
+        job.config, job.annotations, parts, job.out, public_folder=job.public, resume=own["resume"]
+    )
+    if processes().is_main_process:
+        results = json.loads((job.out / "results.json").read_text(encoding="utf-8"))
+        sys.stdout.write(repeat.table(results, summary) + "\n")
+
+
+def search(
+    ctx: typer.Context,
+    trials: Annotated[int, typer.Option(min=1, help="Trials to run, besides those in the folder.")] = 20,
+) -> None:
+    """Search for better settings with Optuna; flags before `search` hold for every trial."""
+    try:
+        from communique.train.search import BEST, TRIALS
+        from communique.train.search import search as run_search
+    except ModuleNotFoundError as error:
+        raise InputError(f"the search needs {error.name}: pip install {error.name}") from None
+    job: _Job = ctx.obj
+    try:
+        run_search(
+            job.config, job.annotations, job.out, trials=trials, fixed=job.given, public_folder=job.public
+        )
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            f"communique: interrupted; trials that ended are in {job.out / TRIALS}, the same "
+            "command goes on\n"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    sys.stdout.write(f"best settings in {job.out / BEST}, all trials in {job.out / TRIALS}\n")
 
 
 def _signature() -> inspect.Signature:
     """One keyword for each own flag and each field of the config; None means "not given"."""
-    parameters = [
+    parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+    parameters += [
         inspect.Parameter(
             flag,
             inspect.Parameter.KEYWORD_ONLY,
@@ -92,3 +202,5 @@ def _signature() -> inspect.Signature:
 
 run.__signature__ = _signature()  # type: ignore[attr-defined]
 run.__annotations__ = {p.name: p.annotation for p in _signature().parameters.values()}
+app.callback()(run)
+app.command("search")(search)
