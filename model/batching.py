@@ -61,6 +61,7 @@ class Batcher:
         score: inputs -> scores, run in the worker thread, never on the event loop.
         budget: estimated tokens a turn; a single longer job goes alone.
         limit: sentences accepted and not yet labelled, over all requests.
+        max_wait: seconds that what is accepted and not yet labelled may take, at the speed measured.
         on_turn: told the number of sentences of each turn, for metrics.
     """
 
@@ -70,11 +71,13 @@ class Batcher:
         *,
         budget: int = TURN_BUDGET,
         limit: int = QUEUE_LIMIT,
+        max_wait: float = math.inf,
         on_turn: Callable[[int], None] = lambda sentences: None,
     ) -> None:
         self._score = score
         self._budget = budget
         self._limit = limit
+        self._max_wait = max_wait
         self._on_turn = on_turn
         self._jobs: deque[_Job] = deque()
         self._open: set[asyncio.Future[Scores]] = set()
@@ -98,12 +101,14 @@ class Batcher:
     def room(self, sentences: int) -> Iterator[None]:
         """Hold room in the queue for a request.
 
-        A request longer than the whole queue is let in when nothing else waits.
+        A request longer than the whole queue is let in when nothing else waits. The wait that counts is
+        that for what others hold: a long request alone is bounded by the limits on requests.
 
         Raises:
             QueueFullError: no room now.
         """
-        if self.held and self.held + sentences > self._limit:
+        wait = self.held * self._seconds_a_sentence
+        if self.held and (self.held + sentences > self._limit or wait > self._max_wait):
             raise QueueFullError(self.retry_after)
         self.held += sentences
         try:
