@@ -140,7 +140,11 @@ class Service:
         self.settings = settings
         self.metrics = metrics
         self.batcher = Batcher(
-            self._score, limit=settings.max_queued, max_wait=settings.max_wait, on_turn=metrics.turn
+            self._score,
+            limit=settings.max_queued,
+            max_wait=settings.max_wait,
+            max_work=0.75 * settings.max_seconds,
+            on_turn=metrics.turn,
         )
         self._extracting = asyncio.Semaphore(EXTRACTING)
         self._reading = 0

@@ -28,8 +28,8 @@ class Settings:
     """Sentences a request."""
     max_queued: int = 10_000
     """Sentences accepted and not yet labelled, over all requests."""
-    max_wait: float = 10.0
-    """Seconds of work that may be queued, at the speed measured; then 429. Keeps what is accepted fast."""
+    max_wait: float = 2.0
+    """Seconds that a request may have to wait for its first turn; then 429. Keeps what is accepted fast."""
     max_reading: int = 256
     """Requests whose bodies are being read or cut into sentences at once."""
     max_seconds: float = 60.0

@@ -1,9 +1,11 @@
-"""Word and PDF files: their text whole and in order, and a file built to do harm ends only its own process."""
+"""Word and PDF files: their text whole and in order; a file built to do harm ends only its own process."""
 
 import asyncio
 import io
+import runpy
 import time
 import zipfile
+from pathlib import Path
 
 import docx
 import pypdf
@@ -23,32 +25,7 @@ def word(*texts: str) -> bytes:
     return out.getvalue()
 
 
-def pdf(*pages: list[str]) -> bytes:
-    """A PDF with one line of Helvetica a string, written by hand: objects, table, trailer."""
-    kids = " ".join(f"{4 + 2 * i} 0 R" for i in range(len(pages)))
-    objects = [
-        "<< /Type /Catalog /Pages 2 0 R >>",
-        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>",
-        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-    ]
-    for i, lines in enumerate(pages):
-        shown = " ".join(f"({line}) Tj 0 -14 Td" for line in lines)
-        stream = f"BT /F1 11 Tf 50 800 Td {shown} ET"
-        objects.append(
-            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Resources << /Font << /F1 3 0 R >> >> "
-            f"/Contents {5 + 2 * i} 0 R >>"
-        )
-        objects.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
-    out, places = b"%PDF-1.4\n", []
-    for number, text in enumerate(objects, 1):
-        places.append(len(out))
-        out += f"{number} 0 obj\n{text}\nendobj\n".encode("latin-1")
-    table = "".join(f"{place:010} 00000 n \n" for place in places)
-    end = f"xref\n0 {len(places) + 1}\n0000000000 65535 f \n{table}"
-    end += f"trailer\n<< /Size {len(places) + 1} /Root 1 0 R >>\nstartxref\n{len(out)}\n%%EOF\n"
-    return out + end.encode()
-
-
+pdf = runpy.run_path(str(Path(__file__).with_name("service_tools.py")))["pdf"]
 LINES = [
     "Readout of the call",
     "The Foreign Minister of Ardenia called on Belmar to release the eleven crew mem-",
@@ -112,10 +89,12 @@ def encrypted() -> bytes:
 def bomb() -> bytes:
     """A .docx of 250 kB whose document part is 200 MB of spaces."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("word/document.xml", "w") as part:
-            for _ in range(200):
-                part.write(b" " * 1_000_000)
+    with (
+        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("word/document.xml", "w") as part,
+    ):
+        for _ in range(200):
+            part.write(b" " * 1_000_000)
     return out.getvalue()
 
 
