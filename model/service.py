@@ -5,6 +5,9 @@
 A request is read, checked and segmented, then its sentences take turns with those of other requests
 in one worker thread (`communique.model.batching`); nothing of this runs on the event loop unless it
 is tiny.
+
+The pages are static files with one style sheet and one script between them, sent as they are: the content
+policy then needs neither hashes nor exceptions, and no file is longer than a reader's breath.
 """
 
 from __future__ import annotations
