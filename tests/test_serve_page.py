@@ -159,9 +159,9 @@ def test_word_and_pdf_files_are_dropped_and_labelled(page):
 def test_a_file_that_cannot_be_read_is_told(page, address):
     page.goto(address + "/compare")
     drop(page, "#side-1", "notes.txt", b"It lifts the fees.")
-    page.wait_for_function("document.getElementById('text-1').value === 'It lifts the fees.'")
+    playwright.expect(page.locator("#text-1")).to_have_value("It lifts the fees.")
     drop(page, "#side-0", "picture.bin", b"\x00\x01")
-    page.wait_for_function("document.getElementById('status').textContent.includes('is a binary file')")
+    playwright.expect(page.locator("#status")).to_contain_text("is a binary file")
     assert page.input_value("#text-0") == ""
 
 
@@ -169,7 +169,7 @@ def test_demands_are_copied(page, browser):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     label(page, "Ardenia urges calm. They met. Belmar urges peace.")
     page.click("[data-copy=demand]")
-    page.wait_for_function("document.getElementById('status').textContent === '2 copied.'")
+    playwright.expect(page.locator("#status")).to_have_text("2 copied.")
     assert page.evaluate("navigator.clipboard.readText()") == "Ardenia urges calm.\nBelmar urges peace."
     assert page.is_disabled("[data-copy=concession]")
 
