@@ -40,6 +40,8 @@ ROOT = Path(__file__).parent.parent
 CONNECTIONS = 32
 TURNS = 5
 TURN_SECONDS = 4.0
+KEPT = 3.0
+"""Seconds that an idle connection is used again; the server keeps it for five."""
 FORTY = (
     "The Foreign Minister of Ardenia called on the Government of Belmar to release the eleven crew of "
     "the trawler without delay and to share the report of its inspectors with both capitals before long."
@@ -102,6 +104,7 @@ class Connection:
     def __init__(self, port: int) -> None:
         self._port = port
         self._writer: asyncio.StreamWriter | None = None
+        self.used = time.perf_counter()
 
     async def post(self, body: bytes) -> int:
         """Send a body to label; the answer's status."""
@@ -111,6 +114,7 @@ class Connection:
         self._writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         answer = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         await self._reader.readexactly(int(answer.split(b"content-length:")[1].split(b"\r\n")[0]))
+        self.used = time.perf_counter()
         return int(answer.split()[1])
 
     def close(self) -> None:
@@ -166,6 +170,8 @@ async def overload(
     tasks: set[asyncio.Task[None]] = set()
 
     async def one(body: bytes) -> None:
+        while idle and time.perf_counter() - idle[-1].used > KEPT:  # the server is about to hang up
+            idle.pop().close()
         connection = idle.pop() if idle else Connection(port)
         start = time.perf_counter()
         try:
