@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATEMENT ?= data/annotations/example.txt
 
-.PHONY: help label test check bench bench-sentences train report serve data clean
+.PHONY: help label test check bench bench-sentences bench-serve train report serve data clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ bench: $(VENV)/dev bench-sentences  ## speed: ratios within one run
 
 bench-sentences: $(VENV)/dev  ## sentence segmenters side by side
 	$(BIN)/python bench/segmenters.py
+
+bench-serve: $(VENV)/dev  ## the service: against a pipeline a request, idle latency, overload
+	$(BIN)/python bench/serve.py
 
 data: $(VENV)/dev  ## check the annotations and print how well annotators agree
 	$(BIN)/communique data check

@@ -51,6 +51,12 @@ def run(
     max_seconds: Annotated[float, typer.Option(min=0.1, help="Time limit of a request, in seconds.")] = 60.0,
     max_sentences: Annotated[int, typer.Option(min=1, help="Most sentences in a request.")] = 5_000,
     max_queued: Annotated[int, typer.Option(min=1, help="Most sentences waiting; then 429.")] = 10_000,
+    max_wait: Annotated[
+        float, typer.Option(min=0.1, help="Longest wait for a turn, in seconds; then 429.")
+    ] = 2.0,
+    cors: Annotated[
+        list[str] | None, typer.Option(help="An origin whose pages may ask; none unless named.")
+    ] = None,
 ) -> None:
     """Serve the page and the HTTP API until stopped."""
     try:
@@ -69,6 +75,8 @@ def run(
         max_seconds=max_seconds,
         max_sentences=max_sentences,
         max_queued=max_queued,
+        max_wait=max_wait,
+        cors=tuple(cors or ()),
     )
     # What is wrong with model or token is told here, in one line, not by every worker.
     load_artifact(None if model is None else Path(model))

@@ -37,6 +37,11 @@ _CHARACTERS_A_TOKEN = 4
 _MOST_TOKENS = 128
 """Estimate for a very long sentence, which the model cuts."""
 _RETRY_SECONDS = (1, 60)
+_ALWAYS = 32
+"""Sentences that may wait however slow the machine is: less than a turn, which no refusal would shorten."""
+_FIRST_GUESS = (0.4, 100.0)
+"""Seconds and sentences of a turn, until turns have been measured."""
+_FADE = 0.9
 
 
 class QueueFullError(Exception):
@@ -61,6 +66,8 @@ class Batcher:
         score: inputs -> scores, run in the worker thread, never on the event loop.
         budget: estimated tokens a turn; a single longer job goes alone.
         limit: sentences accepted and not yet labelled, over all requests.
+        max_wait: seconds that a new request may have to wait for its first turn, at the speed measured.
+        max_work: seconds that everything accepted may take: more could not be done within a time limit.
         on_turn: told the number of sentences of each turn, for metrics.
     """
 
@@ -70,17 +77,22 @@ class Batcher:
         *,
         budget: int = TURN_BUDGET,
         limit: int = QUEUE_LIMIT,
+        max_wait: float = math.inf,
+        max_work: float = math.inf,
         on_turn: Callable[[int], None] = lambda sentences: None,
     ) -> None:
         self._score = score
         self._budget = budget
         self._limit = limit
+        self._max_wait = max_wait
+        self._max_work = max_work
+        self._waiting = 0  # sentences in the queue or in a turn: a long request is here piece by piece
         self._on_turn = on_turn
         self._jobs: deque[_Job] = deque()
-        self._open: set[asyncio.Future[Scores]] = set()
+        self._open: dict[asyncio.Future[Scores], int] = {}
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="forward")
-        self._seconds_a_sentence = 0.004  # until measured
+        self._measured = _FIRST_GUESS
         self.held = 0
         """Sentences accepted and not yet labelled."""
 
@@ -103,7 +115,10 @@ class Batcher:
         Raises:
             QueueFullError: no room now.
         """
-        if self.held and self.held + sentences > self._limit:
+        wanted, pace = self.held + sentences, self._seconds_a_sentence
+        full = wanted > self._limit or wanted * pace > self._max_work
+        slow = self._waiting > _ALWAYS and self._waiting * pace > self._max_wait
+        if self.held and (full or slow):
             raise QueueFullError(self.retry_after)
         self.held += sentences
         try:
@@ -117,14 +132,28 @@ class Batcher:
         least, most = _RETRY_SECONDS
         return min(most, max(least, math.ceil(self.held * self._seconds_a_sentence)))
 
+    @property
+    def _seconds_a_sentence(self) -> float:
+        seconds, sentences = self._measured
+        return seconds / sentences
+
+    def _measure(self, seconds: float, sentences: int) -> None:
+        """Add a turn; older turns fade, and one counts by its sentences: small ones are slower a sentence."""
+        before, many = self._measured
+        self._measured = (_FADE * before + seconds, _FADE * many + sentences)
+
     async def score(self, inputs: Sequence[SentenceInput]) -> Scores:
         """Scores of the inputs, in order; whatever `score` raised is raised here."""
         job = _Job(inputs, sum(map(_tokens, inputs)), asyncio.get_running_loop().create_future())
-        self._open.add(job.result)
-        job.result.add_done_callback(self._open.discard)
+        self._open[job.result] = len(inputs)
+        self._waiting += len(inputs)
+        job.result.add_done_callback(self._leave)
         self._jobs.append(job)
         self._arrived.set()
         return await job.result
+
+    def _leave(self, result: asyncio.Future[Scores]) -> None:
+        self._waiting -= self._open.pop(result)
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -138,8 +167,7 @@ class Batcher:
             began = perf_counter()
             turn = loop.run_in_executor(self._thread, self._score, inputs)
             await asyncio.wait([turn])
-            measured = (perf_counter() - began) / len(inputs)
-            self._seconds_a_sentence += 0.1 * (measured - self._seconds_a_sentence)
+            self._measure(perf_counter() - began, len(inputs))
             self._on_turn(len(inputs))
             _hand_out(turn, jobs)
 

@@ -21,6 +21,7 @@ from pydantic.json_schema import models_json_schema
 from communique.model.batching import Scores
 from communique.model.classifier import DIGITS, Prediction, decide, in_context
 from communique.model.errors import InputError
+from communique.model.extraction import KINDS
 from communique.model.labels import LABELS
 from communique.model.sentences import segment
 from communique.model.tokens import SentenceInput
@@ -108,6 +109,12 @@ class LabelResponse(BaseModel):
     records: list[Record] = Field(description="One a sentence, in order.")
 
 
+class TextResponse(BaseModel):
+    """The text of a file."""
+
+    text: str = Field(description="One paragraph a block, as `text` of a request to label.")
+
+
 class ErrorResponse(BaseModel):
     """What is wrong, where, and what to do, in one line."""
 
@@ -120,7 +127,7 @@ def _ref(name: str) -> dict[str, Any]:
 
 # The body is read by hand, for its limits, so that FastAPI has to be told what it is.
 SCHEMAS: dict[str, Any] = models_json_schema(
-    [(m, "validation") for m in (LabelRequest, LabelResponse, ErrorResponse)],
+    [(m, "validation") for m in (LabelRequest, LabelResponse, TextResponse, ErrorResponse)],
     ref_template="#/components/schemas/{model}",
 )[1]["$defs"]
 BODY = {"requestBody": {"required": True, "content": {"application/json": _ref("LabelRequest")}}}
@@ -134,15 +141,28 @@ _REFUSALS = {
     429: "Busy; Retry-After says for how long.",
     503: "Over the time limit.",
 }
+_ERROR = {"application/json": _ref("ErrorResponse")}
+REFUSED: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": _ERROR} for status, text in _REFUSALS.items()
+}
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "One record a sentence; with `Accept: application/x-ndjson`, lines as they come.",
         "content": {"application/json": _ref("LabelResponse"), "application/x-ndjson": _ref("Record")},
     },
-    **{
-        status: {"description": text, "content": {"application/json": _ref("ErrorResponse")}}
-        for status, text in _REFUSALS.items()
-    },
+    **REFUSED,
+}
+FILE = {
+    "requestBody": {
+        "required": True,
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in KINDS},
+    }
+}
+TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The text.", "content": {"application/json": _ref("TextResponse")}},
+    **REFUSED,
+    415: {"description": "Neither a .docx nor a .pdf.", "content": _ERROR},
+    422: {"description": "Not readable, a scan, encrypted, or over a limit.", "content": _ERROR},
 }
 
 

@@ -5,6 +5,9 @@
 A request is read, checked and segmented, then its sentences take turns with those of other requests
 in one worker thread (`communique.model.batching`); nothing of this runs on the event loop unless it
 is tiny.
+
+The pages are static files with one style sheet and one script between them, sent as they are: the content
+policy then needs neither hashes nor exceptions, and no file is longer than a reader's breath.
 """
 
 from __future__ import annotations
@@ -23,9 +26,11 @@ import pydantic_core
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import multiprocess
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
-from communique.model import requests
+from communique.model import extraction, requests
 from communique.model.batching import Batcher, QueueFullError, Scores
 from communique.model.classifier import StanceClassifier
 from communique.model.errors import InputError
@@ -43,6 +48,8 @@ READY_SECONDS = 5.0
 """How long an answer of /readyz is remembered."""
 BODY_SECONDS = 15.0
 """A body that takes longer to arrive is given up."""
+EXTRACTING = 2
+"""Files read at once, each in a process of its own."""
 _EXAMPLE = SentenceInput("The two sides agreed to meet again.")
 
 
@@ -55,8 +62,8 @@ class RefusedError(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def create_app(settings: Settings | None = None) -> Guard:
-    """The service, its model loaded; `.app` is the FastAPI app inside.
+def create_app(settings: Settings | None = None) -> ASGIApp:
+    """The service, its model loaded: a `Guard` around the FastAPI app, and around it what CORS asks for.
 
     Raises:
         ArtifactError: the model folder cannot be used.
@@ -86,7 +93,16 @@ def create_app(settings: Settings | None = None) -> Guard:
     )
     app.state.service = service
     service.mount(app)
-    return Guard(app, token=token, seconds=settings.max_seconds, metrics=metrics)
+    guard = Guard(app, token=token, seconds=settings.max_seconds, metrics=metrics)
+    if not settings.cors:
+        return guard
+    return CORSMiddleware(  # outermost: a browser asks for permission without the token
+        guard,
+        allow_origins=settings.cors,
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type"],
+        expose_headers=["retry-after"],
+    )
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
@@ -126,12 +142,21 @@ class Service:
         self.classifier = classifier
         self.settings = settings
         self.metrics = metrics
-        self.batcher = Batcher(self._score, limit=settings.max_queued, on_turn=metrics.turn)
+        self.batcher = Batcher(
+            self._score,
+            limit=settings.max_queued,
+            max_wait=settings.max_wait,
+            max_work=0.75 * settings.max_seconds,
+            on_turn=metrics.turn,
+        )
+        self._extracting = asyncio.Semaphore(EXTRACTING)
         self._reading = 0
         self._ready = (-READY_SECONDS, "")
 
     def _score(self, inputs: Sequence[SentenceInput]) -> Scores:
-        return self.classifier.probabilities(inputs)
+        scores = self.classifier.probabilities(inputs)
+        self._ready = (perf_counter(), "")  # a turn that went well is as good as a pass for /readyz
+        return scores
 
     def mount(self, app: FastAPI) -> None:
         """Add the endpoints and pages to the app."""
@@ -143,6 +168,14 @@ class Service:
             summary="Label sentences",
             responses=requests.ANSWERS,
             openapi_extra=requests.BODY,
+        )
+        add(
+            "/v1/extract",
+            self.extract,
+            methods=["POST"],
+            summary="Text of a .docx or .pdf file",
+            responses=requests.TEXT,
+            openapi_extra=requests.FILE,
         )
         token: dict[int | str, dict[str, Any]] = {401: requests.ANSWERS[401]}
         add("/v1/model", self.model, summary="Labels, definitions, calibration, card", responses=token)
@@ -176,8 +209,22 @@ class Service:
         data = _json(answer) if len(found) <= PIECE else await asyncio.to_thread(_json, answer)
         return Response(data, media_type="application/json")
 
+    async def extract(self, request: Request) -> dict[str, str]:
+        """Text of the Word or PDF file that is the request's body, one paragraph a block, to be labelled."""
+        kind = extraction.KINDS.get(_content_type(request))
+        if kind is None:
+            raise RefusedError(415, f"content type: send one of {', '.join(extraction.KINDS)}")
+        if self._extracting.locked():
+            raise RefusedError(429, "busy with other files: try again in 2 s", retry_after="2")
+        async with self._extracting:
+            data = await self._body(request, extraction.MAX_FILE_BYTES)
+            try:
+                return {"text": await extraction.extract(data, kind)}
+            except InputError as error:
+                raise RefusedError(422, str(error)) from None
+
     async def _read(self, request: Request) -> requests.Work:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = _content_type(request)
         if kind != "application/json":
             raise RefusedError(415, f"content type {kind or 'missing'}: send JSON as application/json")
         if self._reading >= self.settings.max_reading:
@@ -185,7 +232,7 @@ class Service:
             raise RefusedError(429, f"busy: try again in {wait} s", retry_after=wait)
         self._reading += 1
         try:
-            body = await self._body(request)
+            body = await self._body(request, self.settings.max_body_bytes)
             small = len(body) < SMALL_BODY
             work = requests.prepare(body) if small else await asyncio.to_thread(requests.prepare, body)
         except InputError as error:
@@ -197,8 +244,7 @@ class Service:
             raise RefusedError(413, f"{len(work.inputs):,} sentences in one request: send at most {most:,}")
         return work
 
-    async def _body(self, request: Request) -> bytes:
-        most = self.settings.max_body_bytes
+    async def _body(self, request: Request, most: int) -> bytes:
         too_long = RefusedError(413, f"body over {most:,} bytes: send it in parts", connection="close")
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > most:
@@ -259,6 +305,10 @@ class Service:
     async def numbers(self) -> Response:
         """Requests, latency, queue, batches, sentences, rejections."""
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _json(value: object) -> bytes:

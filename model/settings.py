@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 from communique.model.errors import InputError
@@ -27,10 +28,22 @@ class Settings:
     """Sentences a request."""
     max_queued: int = 10_000
     """Sentences accepted and not yet labelled, over all requests."""
+    max_wait: float = 2.0
+    """Seconds that a request may have to wait for its first turn; then 429. Keeps what is accepted fast."""
     max_reading: int = 256
     """Requests whose bodies are being read or cut into sentences at once."""
     max_seconds: float = 60.0
     """From a request's first byte to its answer's last."""
+    cors: tuple[str, ...] = ()
+    """Origins whose pages may ask (`https://desk.example`); none by default."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cors", tuple(self.cors))  # JSON carries it as a list
+        for origin in self.cors:
+            if not re.fullmatch(r"https?://[^/\s*]+", origin):
+                raise InputError(
+                    f"--cors {origin}: name an origin such as https://desk.example, without a path"
+                )
 
     def token(self) -> str | None:
         """The bearer token that requests must carry, or None.

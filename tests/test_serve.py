@@ -4,8 +4,8 @@ import concurrent.futures
 import http.client
 import json
 import logging
-import os
 import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -16,13 +16,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from starlette.testclient import TestClient
 
 from communique.model.classifier import StanceClassifier
 from communique.model.service import PAGES, create_app
 from communique.model.settings import Settings
 
-TEXT = "Ardenia urges Belmar to free the crew. It lifts the port fees. Both sides agreed to meet."
+TOOLS = runpy.run_path(str(Path(__file__).with_name("service_tools.py")))
+TEXT, client_for, start = (TOOLS[name] for name in ("TEXT", "client_for", "start"))
 FIELDS = [
     "doc_id",
     "sent_id",
@@ -38,11 +38,6 @@ FIELDS = [
     "truncated",
     "model_version",
 ]
-
-
-def client_for(toy_model: Path, **settings: object) -> TestClient:
-    app = create_app(Settings(model=str(toy_model), threads=1, **settings))  # type: ignore[arg-type]
-    return TestClient(app, raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +245,35 @@ def test_the_token(toy_model, tmp_path, monkeypatch):
         create_app(Settings(model=str(toy_model), token_file=str(tmp_path / "none")))
 
 
+def test_origins_by_name_only(client, toy_model):
+    asks = {
+        "origin": "https://desk.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type",
+    }
+    assert "access-control-allow-origin" not in client.options("/v1/label", headers=asks).headers
+    with client_for(toy_model, cors=("https://desk.example",)) as named:
+        allowed = named.options("/v1/label", headers=asks)
+        assert allowed.headers["access-control-allow-origin"] == "https://desk.example"
+        body = named.post("/v1/label", json={"text": TEXT}, headers={"origin": "https://desk.example"})
+        assert body.headers["access-control-allow-origin"] == "https://desk.example"
+        other = named.options("/v1/label", headers={**asks, "origin": "https://else.example"})
+        assert "access-control-allow-origin" not in other.headers
+    for wrong in ("*", "desk.example", "https://desk.example/path"):
+        with pytest.raises(Exception, match="name an origin such as"):
+            Settings(cors=(wrong,))
+
+
+def test_a_file_over_http(client, monkeypatch):
+    head = {"content-type": "application/pdf"}
+    good = client.post("/v1/extract", content=TOOLS["pdf"](["Ardenia urges calm."]), headers=head)
+    assert good.json() == {"text": "Ardenia urges calm."}
+    bad = client.post("/v1/extract", content=b"rubbish", headers=head)
+    assert (bad.status_code, bad.json()["error"]) == (422, "pdf: cannot be read: save it again, or as text")
+    assert client.post("/v1/extract", json={}).status_code == 415
+    assert client.post("/v1/extract", content=b"x" * 10_000_001, headers=head).status_code == 413
+
+
 def test_ndjson_has_the_same_records(client):
     given = [f"{i} urges" for i in range(150)]
     answer = client.post("/v1/label", json={"sentences": given}, headers={"accept": "application/x-ndjson"})
@@ -337,33 +361,6 @@ def test_the_command_tells_a_bad_model_in_one_line(tmp_path):
 
     with pytest.raises(ArtifactError, match="no such model folder"):
         run(model=tmp_path / "none")
-
-
-def start(toy_model: Path, code: str = "", workers: int = 1) -> tuple[subprocess.Popen[str], int]:
-    """The service as a process on a free port of the loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    given = f"port={port}, workers={workers}, threads=1, model={str(toy_model)!r}"
-    run = f"from communique.serve import run; run({given})"
-    env = {k: v for k, v in os.environ.items() if k != "COMMUNIQUE_TOKEN"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{code}\n{run}"],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 30
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return process, port
-    process.kill()
-    raise AssertionError(process.communicate()[1])
 
 
 SLOW = """

@@ -1,8 +1,10 @@
 """The page in a browser: Debian's chromium driven by Playwright; skipped by name without either."""
 
+import runpy
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -11,6 +13,7 @@ from communique.model.service import create_app
 from communique.model.settings import Settings
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (the dev extra)")
+TOOLS = runpy.run_path(str(Path(__file__).with_name("service_tools.py")))
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.slow,
@@ -121,6 +124,67 @@ def test_a_dropped_page_is_reduced_to_prose_and_runs_nothing(page, tmp_path):
     assert page.title().startswith("communique")
 
 
+def drop(page, target, name, data):
+    """Drop a file on an element, as from a file manager."""
+    page.evaluate(
+        """([target, name, data]) => {
+            const moved = new DataTransfer();
+            moved.items.add(new File([Uint8Array.from(data)], name));
+            const options = { dataTransfer: moved, bubbles: true, cancelable: true };
+            document.querySelector(target).dispatchEvent(new DragEvent("drop", options));
+        }""",
+        [target, name, list(data)],
+    )
+
+
+def test_word_and_pdf_files_are_dropped_and_labelled(page):
+    import io
+
+    import docx
+
+    document = docx.Document()
+    document.add_paragraph("Ardenia urges Belmar to stop.")
+    document.add_paragraph("It lifts the fees.")
+    out = io.BytesIO()
+    document.save(out)
+    drop(page, "#entry", "statement.docx", out.getvalue())
+    page.wait_for_selector("#prose .s", timeout=20_000)
+    assert page.input_value("#text") == "Ardenia urges Belmar to stop.\n\nIt lifts the fees."
+    assert labels(page) == ["demand", "concession"]
+    drop(page, "#entry", "statement.PDF", TOOLS["pdf"](["Both agreed to talk."]))
+    page.wait_for_selector("#prose .s.agreement", timeout=20_000)
+    assert page.input_value("#text") == "Both agreed to talk."
+
+
+def test_a_file_that_cannot_be_read_is_told(page, address):
+    page.goto(address + "/compare")
+    drop(page, "#side-1", "notes.txt", b"It lifts the fees.")
+    playwright.expect(page.locator("#text-1")).to_have_value("It lifts the fees.")
+    drop(page, "#side-0", "picture.bin", b"\x00\x01")
+    playwright.expect(page.locator("#status")).to_contain_text("is a binary file")
+    assert page.input_value("#text-0") == ""
+
+
+def test_demands_are_copied(page, browser):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    label(page, "Ardenia urges calm. They met. Belmar urges peace.")
+    page.click("[data-copy=demand]")
+    playwright.expect(page.locator("#status")).to_have_text("2 copied.")
+    assert page.evaluate("navigator.clipboard.readText()") == "Ardenia urges calm.\nBelmar urges peace."
+    assert page.is_disabled("[data-copy=concession]")
+
+
+def test_probabilities_never_cover_the_prose_on_a_wide_screen(page):
+    label(page)
+    page.hover(".s.demand .mark")
+    prose, detail = page.locator("#prose").bounding_box(), page.locator("#detail").bounding_box()
+    assert detail["x"] >= prose["x"] + prose["width"]
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.focus(".s.demand")
+    detail = page.locator("#detail").bounding_box()
+    assert detail["x"] >= 0 and abs(detail["y"] + detail["height"] - 740) < 3  # at the bottom of a phone
+
+
 def test_filter_threshold_and_detail(page):
     label(page)
     page.uncheck("#show-demand")
@@ -139,7 +203,6 @@ def test_downloads(page):
     import csv
     import io
     import json
-    from pathlib import Path
 
     label(page, 'Ardenia urges "peace", now. They met.')
     with page.expect_download() as first:

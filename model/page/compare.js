@@ -1,6 +1,6 @@
 // Two statements side by side: what each asked, conceded and agreed.
 
-import { EXAMPLE_A, EXAMPLE_B, ask, byId, composition, make, onToken, percent, wellFormed } from "./page.js";
+import { EXAMPLE_A, EXAMPLE_B, ask, byId, composition, make, onFile, onToken, percent, readFile, wellFormed } from "./page.js";
 
 const ROWS = [["demand", "Asked"], ["concession", "Conceded"], ["agreement", "Agreed"], ["position", "Held"]];
 const status = (text) => { byId("status").textContent = text; };
@@ -40,10 +40,19 @@ function column(found, label, name) {
   return make("div", {}, make("h4", {}, name), list);
 }
 
-byId("go").addEventListener("click", compare);
+byId("go").addEventListener("click", () => { again = compare; compare(); });
 byId("example").addEventListener("click", () => {
   [["Ardenia", EXAMPLE_A], ["Belmar", EXAMPLE_B]].forEach(([name, text], i) => { byId(`name-${i}`).value = name; byId(`text-${i}`).value = text; });
   compare();
 });
-onToken(compare);
+let again = compare;  // what to do once a token is given
+
+async function take(i, file) {
+  again = () => take(i, file);
+  status(`Reading ${file.name}…`);
+  try { byId(`text-${i}`).value = await readFile(file); again = compare; status(""); } catch (error) { status(error.message); }
+}
+
+[0, 1].forEach((i) => onFile(byId(`side-${i}`), byId(`file-${i}`), (file) => take(i, file)));
+onToken(() => again());
 if (location.hash === "#example") byId("example").click();

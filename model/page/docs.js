@@ -23,10 +23,13 @@ function table(name) {
 }
 
 function endpoint(path, method, about) {
-  const body = about.requestBody?.content["application/json"].schema;
+  const content = about.requestBody?.content ?? {};
+  const body = content["application/json"]?.schema;
+  const files = Object.keys(content).filter((type) => type !== "application/json");
   const answers = Object.entries(about.responses).map(([status, r]) => make("li", {}, make("strong", {}, status), ` ${plain(r.description)}`));
   return make("section", {}, make("h3", {}, make("code", {}, `${method.toUpperCase()} ${path}`)), make("p", {}, about.summary ?? ""), make("p", { className: "hint" }, about.description ?? ""),
-    ...(body ? [make("p", {}, "Body: ", make("a", { href: `#${nameOf(body)}` }, nameOf(body)))] : []), make("ul", {}, ...answers));
+    ...(body ? [make("p", {}, "Body: ", make("a", { href: `#${nameOf(body)}` }, nameOf(body)))] : []),
+    ...(files.length ? [make("p", {}, "Body: a file, ", files.join(" or "))] : []), make("ul", {}, ...answers));
 }
 
 byId("curl").textContent = `curl --json '{"text": "Ardenia urges Belmar to free the crew."}' ${location.origin}/v1/label`;

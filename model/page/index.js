@@ -1,6 +1,6 @@
 // The page for one statement: prose with each sentence marked, lists, threshold, download.
 
-import { EXAMPLE_A, LABELS, ask, byId, composition, copy, decide, make, onToken, percent, readFile, runnerUp, wellFormed } from "./page.js";
+import { EXAMPLE_A, LABELS, ask, byId, composition, copy, decide, make, onFile, onToken, percent, readFile, runnerUp, wellFormed } from "./page.js";
 
 let records = [];
 let statement = [];  // code points, which the records' offsets count
@@ -136,24 +136,21 @@ function csv() {
   return [Object.keys(rows[0] ?? {}), ...rows.map(Object.values)].map((row) => row.map(cell).join(",") + "\r\n").join("");
 }
 
+let again = label;  // what to do once a token is given
+
 async function take(file) {
-  if (!file) return;
-  try { byId("text").value = await readFile(file); await label(); } catch (error) { status(error.message); }
+  again = () => take(file);
+  status(`Reading ${file.name}…`);
+  try { byId("text").value = await readFile(file); again = label; await label(); } catch (error) { status(error.message); }
 }
 
 for (const l of LABELS) {
   const box = make("input", { type: "checkbox", id: `show-${l}`, checked: true, onchange: filter });
   byId("filter").append(make("label", { className: "chip" }, box, make("span", { className: `mark ${l}`, "aria-hidden": "true" }), l, " ", make("span", { id: `count-${l}`, className: "count" }, "0")));
 }
-byId("go").addEventListener("click", label);
+byId("go").addEventListener("click", () => { again = label; label(); });
 byId("example").addEventListener("click", () => { byId("text").value = EXAMPLE_A; label(); });
-byId("file").addEventListener("change", (event) => { take(event.target.files[0]); event.target.value = ""; });
-byId("entry").addEventListener("dragover", (event) => { event.preventDefault(); byId("entry").classList.add("over"); });
-byId("entry").addEventListener("dragleave", () => byId("entry").classList.remove("over"));
-byId("entry").addEventListener("drop", (event) => {
-  byId("entry").classList.remove("over");
-  if (event.dataTransfer.files.length) { event.preventDefault(); take(event.dataTransfer.files[0]); }
-});
+onFile(byId("entry"), byId("file"), take);
 byId("threshold").addEventListener("input", () => { byId("threshold").step = "0.01"; hide(); relabel(); });
 byId("prose").addEventListener("keydown", move);
 byId("prose").addEventListener("focusin", focused);
@@ -166,5 +163,5 @@ document.querySelectorAll("[data-copy]").forEach((button) => button.addEventList
 }));
 byId("csv").addEventListener("click", () => download("communique.csv", "text/csv", csv()));
 byId("jsonl").addEventListener("click", () => download("communique.jsonl", "application/x-ndjson", shown().map((r) => JSON.stringify(r) + "\n").join("")));
-onToken(label);
+onToken(() => again());
 if (location.hash === "#example") byId("example").click();

@@ -18,13 +18,15 @@ export function make(tag, properties = {}, ...children) {
 
 let token = sessionStorage.getItem("communique-token") ?? "";
 
-/** JSON from the service; an error's message is its one line. Shows the token field where one is needed. */
-export async function ask(path, body) {
-  const headers = { "content-type": "application/json" };
+/** JSON from the service for a JSON body, or for a file. An error's message is its one line. Shows the
+ *  token field where one is needed. */
+export async function ask(path, body, kind = "application/json") {
+  const headers = { "content-type": kind };
   if (token) headers.authorization = `Bearer ${token}`;
   let answer;
   try {
-    answer = await fetch(path, body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers });
+    const sent = body instanceof Blob ? body : JSON.stringify(body);
+    answer = await fetch(path, body ? { method: "POST", headers, body: sent } : { headers });
   } catch {
     throw new Error("The service does not answer: is it still running?");
   }
@@ -76,10 +78,18 @@ export const wellFormed = (text) => (text.toWellFormed ? text.toWellFormed() : t
 
 const BLOCKS = "p, h1, h2, h3, h4, h5, h6, li, blockquote, td, th, dt, dd, pre, div, section, article";
 
-/** A file's statement; HTML is reduced to its prose by a parser that runs and loads nothing. */
+const READ_THERE = {
+  pdf: "application/pdf",
+  docx: "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+};
+
+/** A file's statement. The service reads .docx and .pdf; HTML is reduced to its prose here, by a parser that
+ *  runs and loads nothing. */
 export async function readFile(file) {
+  const kind = READ_THERE[file.name.split(".").pop().toLowerCase()];
+  if (kind) return (await ask("/v1/extract", file, kind)).text;
   const text = await file.text();
-  if (text.includes("\0")) throw new Error(`${file.name}: is a binary file; save it as text or HTML`);
+  if (text.includes("\0")) throw new Error(`${file.name}: is a binary file; save it as text, HTML, .docx or .pdf`);
   if (!/\.x?html?$/i.test(file.name) && !/^\s*<(!doctype html|html|head|body|article|div|p[ >])/i.test(text)) return text;
   const page = new DOMParser().parseFromString(text, "text/html");
   const dropped = "nav, aside, header, footer, form, script, style, noscript, template, [role=navigation], [aria-hidden=true]";
@@ -89,6 +99,17 @@ export async function readFile(file) {
   main.querySelectorAll(BLOCKS).forEach((e) => { e.prepend("\n\n"); e.append("\n\n"); });
   const lines = main.textContent.split(/\n\s*\n/).map((line) => line.replace(/\s+/g, " ").trim());
   return lines.filter(Boolean).join("\n\n");
+}
+
+/** Let a part of the page take a file: dropped on it, or chosen with an input. */
+export function onFile(area, input, take) {
+  input.addEventListener("change", () => { if (input.files[0]) take(input.files[0]); input.value = ""; });
+  area.addEventListener("dragover", (event) => { event.preventDefault(); area.classList.add("over"); });
+  area.addEventListener("dragleave", () => area.classList.remove("over"));
+  area.addEventListener("drop", (event) => {
+    area.classList.remove("over");
+    if (event.dataTransfer.files.length) { event.preventDefault(); take(event.dataTransfer.files[0]); }
+  });
 }
 
 /** Put text on the clipboard, also where the page is not served securely. */
