@@ -125,6 +125,7 @@ def ctranslate2(compute: str) -> Callable[[], type[Engine]]:
                 self._weight = whole.classifier.weight.detach().numpy().T
                 self._bias = whole.classifier.bias.detach().numpy()
                 with tempfile.TemporaryDirectory() as folder:
+                    whole.config.position_embedding_type = "absolute"  # the converter asks for it
                     whole.bert.save_pretrained(f"{folder}/bert")
                     tokenizer = model.with_name("tokenizer.json").read_bytes()
                     (Path(folder) / "bert" / "tokenizer.json").write_bytes(tokenizer)
@@ -229,6 +230,7 @@ def measure(chosen: argparse.Namespace) -> None:
             here, there = context.Pipe()
             daemon = context.Process(target=serve, args=(name, streams, chosen.documents, there), daemon=True)
             daemon.start()
+            there.close()  # so that an engine that dies is noticed
             pipes[name, streams], loaded[name, streams] = here, here.recv()
             print(f"{name}, {streams}: {loaded[name, streams]}", file=sys.stderr, flush=True)
     ready = [key for key, found in loaded.items() if not isinstance(found, str)]
