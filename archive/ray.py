@@ -86,10 +86,11 @@ class RayLabeller(Labeller):
         if self._started:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             try:
-                ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, ValueError) as error:
                 raise InputError(f"--engine ray: no cluster ({error}): see RAY_ADDRESS") from None
-        self._workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        self._workers = workers or max(1, int(resources.get("CPU", 1)))
         self._model = ray.put(artifact.path("model.onnx").read_bytes())
         self._construct = {
             "backend": backend,
@@ -137,7 +138,7 @@ class RayLabeller(Labeller):
         for row in self._rows(jobs):
             logits = np.frombuffer(row["logits"], dtype=np.float32).reshape(-1, len(LABELS))
             found[row["shard"]][row["group"]] = logits
-            if row["shard"] == current:
+            if current is not None and row["shard"] == current:
                 advance(shards[current], len(found[current]) / len(jobs[current].groups))
             while current is not None and len(found[current]) == len(jobs[current].groups):
                 whole = found.pop(current)

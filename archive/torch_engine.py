@@ -146,18 +146,18 @@ def from_onnx(path: Path) -> Any:  # noqa: ANN401  a torch module
     weights, head = _weights(path)
     try:
         vocabulary, hidden = weights["bert.embeddings.word_embeddings.weight"].shape
-        config = BertConfig(
-            vocab_size=vocabulary,
-            hidden_size=hidden,
-            num_hidden_layers=sum(name.endswith("attention.self.query.weight") for name in weights),
-            num_attention_heads=hidden // head,
-            intermediate_size=len(weights["bert.encoder.layer.0.intermediate.dense.bias"]),
-            max_position_embeddings=len(weights["bert.embeddings.position_embeddings.weight"]),
-            type_vocab_size=len(weights["bert.embeddings.token_type_embeddings.weight"]),
-            num_labels=len(weights["classifier.bias"]),
-            attn_implementation="sdpa",
-        )
-        model = BertForSequenceClassification(config)
+        shape: dict[str, Any] = {
+            "vocab_size": vocabulary,
+            "hidden_size": hidden,
+            "num_hidden_layers": sum(name.endswith("attention.self.query.weight") for name in weights),
+            "num_attention_heads": hidden // head,
+            "intermediate_size": len(weights["bert.encoder.layer.0.intermediate.dense.bias"]),
+            "max_position_embeddings": len(weights["bert.embeddings.position_embeddings.weight"]),
+            "type_vocab_size": len(weights["bert.embeddings.token_type_embeddings.weight"]),
+            "num_labels": len(weights["classifier.bias"]),
+            "attn_implementation": "sdpa",
+        }
+        model = BertForSequenceClassification(BertConfig(**shape))
         model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
     except (KeyError, RuntimeError, ZeroDivisionError) as error:
         raise ArtifactError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,7 +36,7 @@ def openvino() -> ModuleType:
     if blocked:
         sys.modules[_CONVERTER] = None  # type: ignore[assignment]  # makes its import fail, which is handled
     try:
-        import openvino as ov
+        ov: ModuleType = import_module("openvino")
     finally:
         if blocked:
             del sys.modules[_CONVERTER]
