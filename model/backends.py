@@ -1,6 +1,6 @@
 """Which library runs the forward pass: the one rule by which an engine is chosen and opened.
 
-    engine_class = choose("auto")             # OpenVINO if installed, else ONNX Runtime
+    engine_class = choose("auto")             # the fastest that is installed
     engine = engine_class(artifact.path("model.onnx"), pad_id=0, token_types=True)
 
 `engine_class.name` says what was chosen (`openvino-bf16`), for records that must be the same tomorrow.
@@ -14,7 +14,8 @@ from communique.model.engine import Engine
 from communique.model.errors import InputError
 
 BACKENDS = ("auto", "onnxruntime", "openvino", "torch")
-"""`auto` is OpenVINO where it is installed, else ONNX Runtime, which always is."""
+"""`auto` is OpenVINO where it is installed and the processor has bf16, else ONNX Runtime, which always is
+there and in fp32 as fast (`make bench`)."""
 
 
 def choose(backend: str) -> type[Engine]:
@@ -36,4 +37,6 @@ def choose(backend: str) -> type[Engine]:
         return Engine
     from communique.model.openvino_engine import OpenVinoBf16Engine, OpenVinoEngine, has_bf16
 
-    return OpenVinoBf16Engine if has_bf16() else OpenVinoEngine
+    if has_bf16():
+        return OpenVinoBf16Engine
+    return OpenVinoEngine if backend == "openvino" else Engine

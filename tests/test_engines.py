@@ -53,13 +53,21 @@ def test_openvino_in_fp32_is_onnxruntime(encoded, reference):
 
 def test_openvino_by_default_gives_the_same_labels(encoded, reference):
     pytest.importorskip("openvino", reason="needs the extra 'fast'")
-    kind = choose("auto")
-    assert kind is choose("openvino") and kind.name.startswith("openvino")
+    kind = choose("openvino")
+    assert kind.name.startswith("openvino")
     found = logits(kind, encoded, streams=2, token_budget=512)
     assert np.abs(found - reference).max() < 0.3  # bf16 keeps eight bits
     sure = np.diff(np.sort(reference, axis=1)[:, -2:], axis=1)[:, 0] > 0.6
     assert sure.sum() >= 12
     assert (found.argmax(axis=1) == reference.argmax(axis=1))[sure].all()
+
+
+@pytest.mark.parametrize("bf16, wanted", [(True, "openvino-bf16"), (False, "onnxruntime-fp32")])
+def test_auto_takes_openvino_where_it_is_faster(monkeypatch, bf16, wanted):
+    pytest.importorskip("openvino", reason="needs the extra 'fast'")
+    monkeypatch.setattr("communique.model.openvino_engine.has_bf16", lambda: bf16)
+    assert choose("auto").name == wanted
+    assert choose("openvino").name == ("openvino-bf16" if bf16 else "openvino-fp32")
 
 
 def test_openvino_comes_without_its_telemetry():
