@@ -15,6 +15,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,8 +81,7 @@ class RayLabeller(Labeller):
 
     def __init__(self, artifact: Artifact, *, workers: int | None = None, backend: str = "auto") -> None:
         super().__init__(artifact, threads=1, backend=backend)
-        import ray
-
+        ray: Any = import_module("ray")  # untyped in parts
         self._started = not ray.is_initialized()
         if self._started:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -89,8 +89,7 @@ class RayLabeller(Labeller):
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, ValueError) as error:
                 raise InputError(f"--engine ray: no cluster ({error}): see RAY_ADDRESS") from None
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        self._workers = workers or max(1, int(resources.get("CPU", 1)))
+        self._workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self._model = ray.put(artifact.path("model.onnx").read_bytes())
         self._construct = {
             "backend": backend,
