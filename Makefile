@@ -22,6 +22,9 @@ check: $(VENV)/dev  ## lint, format, types
 
 bench: $(VENV)/dev bench-sentences  ## speed: ratios within one run
 	$(BIN)/python bench/label.py
+	$(BIN)/python bench/engines.py
+	$(BIN)/python bench/archive.py
+	$(BIN)/python bench/kill.py
 
 bench-sentences: $(VENV)/dev  ## sentence segmenters side by side
 	$(BIN)/python bench/segmenters.py

@@ -46,6 +46,13 @@ def run(
         Path | None, typer.Option(help="A model folder; the model that ships if not given.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; one a core if not given.")] = None,
+    backend: Annotated[
+        str, typer.Option(help="auto, onnxruntime, openvino or torch: what runs the forward pass.")
+    ] = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(help="local, or ray: a Ray cluster's workers (RAY_ADDRESS, else this machine)."),
+    ] = "local",
     shard_documents: Annotated[int, typer.Option(min=1, help="Most documents in one output file.")] = 1_000,
     restart: Annotated[
         bool, typer.Option("--restart", help="Delete an earlier run's results in --out first.")
@@ -69,7 +76,16 @@ def run(
     try:
         with Bar(notes, hidden=quiet) as bar, _interrupts(stop, bar):
             outcome = run_archive(
-                inputs, out, options, model=model, threads=threads, restart=restart, stop=stop, watch=bar
+                inputs,
+                out,
+                options,
+                model=model,
+                threads=threads,
+                backend=backend,
+                engine=engine,
+                restart=restart,
+                stop=stop,
+                watch=bar,
             )
     except KeyboardInterrupt:
         sys.stderr.write(f"communique: interrupted; {_GO_ON}\n")
@@ -89,9 +105,8 @@ def report(outcome: Outcome, out: Path) -> str:
     )
     labels = ", ".join(f"{n:,} {label}" for label, n in s["labels"].items())
     lines.append(f"{s['documents']:,} documents, {s['sentences']:,} sentences: {labels}")
-    lines.append(
-        f"{s['seconds']:,.1f} s, {s['sentences_per_second'] or 0:,.0f} sentences/s, {s['model_version']}"
-    )
+    speed = f"{s['seconds']:,.1f} s, {s['sentences_per_second'] or 0:,.0f} sentences/s"
+    lines.append(f"{speed}, {s['model_version']}, {s['engine']}")
     for field, text in _NOTED.items():
         if s[field]:
             lines.append(f"{s[field]:,} {text.format(out=out)}")

@@ -1,6 +1,6 @@
 """Encoded sentences -> labels, for a shard at a time, each different sentence once.
 
-    labeller = Labeller(load_artifact(), threads=2)
+    labeller = Labeller(load_artifact(), threads=2, backend="auto")
     labelled = labeller.label(labeller.encode(inputs))
 
 Batches are made of sentences of like length from all documents of the shard, under a token budget,
@@ -16,11 +16,14 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Self
+from functools import partial
+from typing import Any, NamedTuple, Self
 
+from communique.archive.prepare import Shard
 from communique.model.artifact import Artifact
+from communique.model.backends import choose
 from communique.model.classifier import DIGITS, decide, softmax
 from communique.model.engine import TOKEN_BUDGET, Engine, Logits, available_cores, batches
 from communique.model.tokens import SentenceInput, SentenceTokenizer, TokenIds
@@ -40,6 +43,21 @@ class ShardLabels(NamedTuple):
     """Different sentences among them."""
     read: int
     """Those that were not remembered and went through the model."""
+
+
+class Job(NamedTuple):
+    """What is to be done for a shard."""
+
+    keys: list[bytes]
+    """All that the model reads of each sentence, in order."""
+    fresh: dict[bytes, TokenIds]
+    """Different sentences that are not remembered."""
+    groups: list[list[bytes]]
+    """The batches: keys of `fresh`."""
+
+    def batch(self, group: Sequence[bytes]) -> list[TokenIds]:
+        """The sentences of one batch."""
+        return [self.fresh[key] for key in group]
 
 
 class Memory:
@@ -71,6 +89,19 @@ class Memory:
                     del self._labels[key]
 
 
+def archive_engine(backend: str) -> type[Engine]:
+    """The engine's class, see `choose`; torch among them, imported where it is asked for.
+
+    Raises:
+        InputError: an unknown name, or a library that is not installed.
+    """
+    if backend != "torch":
+        return choose(backend)
+    from communique.archive.torch_engine import torch_engine
+
+    return torch_engine()
+
+
 class Labeller:
     """A model set up for archives."""
 
@@ -79,6 +110,7 @@ class Labeller:
         artifact: Artifact,
         *,
         threads: int | None = None,
+        backend: str = "onnxruntime",
         token_budget: int = TOKEN_BUDGET,
         remembered: int = REMEMBERED,
     ) -> None:
@@ -86,16 +118,16 @@ class Labeller:
         self.version = artifact.version
         self.remembered = remembered
         self._config = config
-        self._budget = token_budget
         self._tokenizer = SentenceTokenizer.from_file(artifact.path("tokenizer.json"), config)
-        self._engine = Engine(
+        self._engine = archive_engine(backend)(
             artifact.path("model.onnx"),
             pad_id=self._tokenizer.pad_id,
             token_types=config.token_types,
             threads=1,
+            streams=threads or available_cores(),
             token_budget=token_budget,
         )
-        self._pool = ThreadPoolExecutor(threads or available_cores(), thread_name_prefix="label")
+        self._pool = ThreadPoolExecutor(self._engine.streams, thread_name_prefix="label")
         self._memory = Memory(remembered)
 
     def __enter__(self) -> Self:
@@ -108,6 +140,26 @@ class Labeller:
         """Token ids of sentences; safe beside `label` in another thread."""
         return self._tokenizer.encode(inputs)
 
+    def stream(
+        self,
+        shards: Iterable[Shard],
+        restore: Callable[[Shard, dict[str, Any]], list[Labelled]],
+        advance: Callable[[Shard, float], None],
+    ) -> Iterator[tuple[Shard, ShardLabels | None]]:
+        """Shards with their labels, in order; None for those that an earlier run wrote.
+
+        Args:
+            shards: shards as `Preparer` makes them.
+            restore: gives the labels of a shard that the journal has, or none if too old to matter.
+            advance: told after each batch which share of the shard is done.
+        """
+        for shard in shards:
+            if shard.done is not None:
+                self.restore(shard.encoded, restore(shard, shard.done))
+                yield shard, None
+            else:
+                yield shard, self.label(shard.encoded, partial(advance, shard))
+
     def label(
         self, encoded: Sequence[TokenIds], advance: Callable[[float], None] | None = None
     ) -> ShardLabels:
@@ -117,31 +169,39 @@ class Labeller:
             encoded: all sentences of the shard.
             advance: told after each batch which share of the shard is done.
         """
-        keys = [_key(e) for e in encoded]
-        known: dict[bytes, Labelled] = {}
-        fresh: dict[bytes, TokenIds] = {}
-        for key, ids in zip(keys, encoded, strict=True):
-            if key not in known and key not in fresh:
-                found = self._memory.get(key)
-                if found is None:
-                    fresh[key] = ids
-                else:
-                    known[key] = found
-        names, sentences = list(fresh), list(fresh.values())
-        groups = list(batches([len(e.ids) for e in sentences], self._budget))
-        results = self._pool.map(lambda group: self._engine.logits([sentences[i] for i in group]), groups)
-        done = 0
-        for group, logits in zip(groups, results, strict=True):
-            known.update(zip((names[i] for i in group), self._decide(logits), strict=True))
-            done += len(group)
-            if advance is not None:
-                advance(done / len(names))
+        job = self.plan(encoded, self._memory)
+
+        def run() -> Iterator[Logits]:
+            done = 0
+            results = self._pool.map(lambda group: self._engine.logits(job.batch(group)), job.groups)
+            for group, logits in zip(job.groups, results, strict=True):
+                yield logits
+                done += len(group)
+                if advance is not None:
+                    advance(done / len(job.fresh))
+
+        return self.finish(job, run())
+
+    def plan(self, encoded: Sequence[TokenIds], memory: Memory) -> Job:
+        """Which of a shard's sentences to run, in which batches, given what is remembered by then."""
+        keys = [sentence_key(e) for e in encoded]
+        fresh = {k: e for k, e in zip(keys, encoded, strict=True) if memory.get(k) is None}
+        names = list(fresh)
+        groups = batches([len(e.ids) for e in fresh.values()], self._engine.budget)
+        return Job(keys, fresh, [[names[i] for i in group] for group in groups])
+
+    def finish(self, job: Job, results: Iterable[Logits]) -> ShardLabels:
+        """A shard's labels from the logits of its batches, in order; remembered from here on."""
+        known = {k: found for k in job.keys if (found := self._memory.get(k)) is not None}
+        for group, logits in zip(job.groups, results, strict=True):
+            known.update(zip(group, self._decide(logits), strict=True))
         self._memory.add(known)
-        return ShardLabels([known[key] for key in keys], len(known), len(fresh))
+        return ShardLabels([known[key] for key in job.keys], len(known), len(job.fresh))
 
     def restore(self, encoded: Sequence[TokenIds], labelled: Iterable[Labelled]) -> None:
         """Remember a shard that an earlier run labelled."""
-        self._memory.add(dict(zip(map(_key, encoded), labelled, strict=True)))
+        if encoded:
+            self._memory.add(dict(zip(map(sentence_key, encoded), labelled, strict=True)))
 
     def _decide(self, logits: Logits) -> list[Labelled]:
         probabilities = softmax(logits, self._config.temperature)
@@ -152,6 +212,6 @@ class Labeller:
         ]
 
 
-def _key(encoded: TokenIds) -> bytes:
+def sentence_key(encoded: TokenIds) -> bytes:
     """All that the model reads of a sentence."""
     return array("I", (encoded.first_context, *encoded.ids)).tobytes()

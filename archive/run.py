@@ -20,10 +20,11 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from communique.archive.labelling import Labelled, Labeller, ShardLabels
+from communique.archive.labelling import Labelled, Labeller, ShardLabels, archive_engine
 from communique.archive.plan import Plan
 from communique.archive.prepare import Preparer, Shard, ahead
 from communique.archive.seen import Seen
@@ -40,12 +41,13 @@ from communique.archive.shards import (
 )
 from communique.archive.sources import TemporarySpaceError, find_roots
 from communique.archive.tables import Columns
-from communique.model.artifact import load_artifact
+from communique.model.artifact import Artifact, load_artifact
 from communique.model.classifier import Prediction
 from communique.model.errors import InputError
 from communique.model.labels import LABELS, Stance
 from communique.model.sentences import SEGMENTER_VERSION
 
+ENGINES = ("local", "ray")
 _COUNTS = ("documents", "sentences", "truncated", "rejected", "duplicates", "repeated")
 
 
@@ -96,6 +98,8 @@ def run_archive(
     *,
     model: Path | None = None,
     threads: int | None = None,
+    backend: str = "auto",
+    engine: str = "local",
     restart: bool = False,
     stop: threading.Event | None = None,
     watch: Watch | None = None,
@@ -108,6 +112,8 @@ def run_archive(
         options: what decides the table.
         model: a model folder; the one that ships if not given.
         threads: forward passes side by side; one a core if not given. Does not change the table.
+        backend: library of the forward pass, see `communique.model.backends`.
+        engine: "local", or "ray" for the workers of a Ray cluster. Does not change the table.
         restart: delete an earlier run's results in `out` and begin again.
         stop: set it, and the run ends after the shard it is at.
         watch: told how it goes on.
@@ -118,20 +124,26 @@ def run_archive(
     """
     if options.format == "parquet":
         _need_pyarrow()
+    if engine not in ENGINES:
+        raise InputError(f"--engine {engine!r} is unknown: use one of {', '.join(ENGINES)}")
+    if engine == "ray":
+        _need_ray()
+    kind = archive_engine(backend).name
     roots = find_roots(inputs, out=out)
     artifact = load_artifact(model)
     decisive = {
         **dataclasses.asdict(options),
         "model_version": artifact.version,
         "segmenter_version": SEGMENTER_VERSION,
+        "engine": kind,
     }
     with Plan(out, decisive, roots, restart=restart) as plan:
         journal = Journal(out)
         if journal.done:
-            return Outcome(True, False, _summary(journal, artifact.version, options))
+            return Outcome(True, False, _summary(journal, artifact.version, options, kind))
         (watch := watch or Watch()).begin(plan.total_bytes, plan.resumed)
         try:
-            with Seen(out) as seen, Labeller(artifact, threads=threads) as labeller:
+            with Seen(out) as seen, _labeller(artifact, threads, backend, engine) as labeller:
                 preparer = Preparer(
                     roots,
                     Columns(options.text_field, options.id_field, options.sentences),
@@ -149,12 +161,20 @@ def run_archive(
                 f"{out}: no room for working files ({error}); every shard in the journal is safe: "
                 "make room and run the same command again"
             ) from None
-        summary = _summary(journal, artifact.version, options)
+        summary = _summary(journal, artifact.version, options, kind)
         if finished:
             text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
             write_whole(out / SUMMARY, lambda file: file.write(text.encode()))
             journal.append({"shard": None, "done": True}, {})
         return Outcome(finished, True, summary)
+
+
+def _labeller(artifact: Artifact, threads: int | None, backend: str, engine: str) -> Labeller:
+    if engine == "local":
+        return Labeller(artifact, threads=threads, backend=backend)
+    from communique.archive.ray import RayLabeller
+
+    return RayLabeller(artifact, workers=threads, backend=backend)
 
 
 class _Run:
@@ -188,11 +208,9 @@ class _Run:
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
             closing(ahead(preparer.shards())) as shards,
         ):
-            for shard in shards:
-                if shard.done is not None:
-                    self._restore(shard, shard.done)
-                else:
-                    labelled = self._label(shard)
+            for shard, labelled in self._labeller.stream(shards, self._restore, self._advance):
+                if labelled is not None:
+                    self._count(shard, len(shard.inputs), skipped=False)
                     if writing is not None:
                         writing.result()
                     writing = writer.submit(self._write, shard, labelled)
@@ -202,22 +220,15 @@ class _Run:
                 writing.result()
         return not self._stop.is_set()
 
-    def _restore(self, shard: Shard, done: dict[str, Any]) -> None:
-        if shard.encoded:
-            path = self._out / RECORDS / done["shard"]
-            self._labeller.restore(shard.encoded, read_labels(path))
+    def _restore(self, shard: Shard, done: dict[str, Any]) -> list[Labelled]:
+        """What an earlier run wrote, where it is to be remembered."""
         self._count(shard, int(done["sentences"]), skipped=True)
+        return read_labels(self._out / RECORDS / done["shard"]) if shard.encoded else []
 
-    def _label(self, shard: Shard) -> ShardLabels:
-        span = shard.consumed - self._consumed
-
-        def advance(share: float) -> None:
-            sentences = self._sentences + share * len(shard.inputs)
-            self._watch.advance(self._consumed + share * span, self._documents, sentences, False)
-
-        labelled = self._labeller.label(shard.encoded, advance)
-        self._count(shard, len(shard.inputs), skipped=False)
-        return labelled
+    def _advance(self, shard: Shard, share: float) -> None:
+        consumed = self._consumed + share * (shard.consumed - self._consumed)
+        sentences = self._sentences + share * len(shard.inputs)
+        self._watch.advance(consumed, self._documents, sentences, False)
 
     def _count(self, shard: Shard, sentences: int, *, skipped: bool) -> None:
         self._documents += len(shard.documents)
@@ -272,7 +283,7 @@ def _records(
     return records
 
 
-def _summary(journal: Journal, version: str, options: Options) -> dict[str, Any]:
+def _summary(journal: Journal, version: str, options: Options, kind: str) -> dict[str, Any]:
     """Totals of the journal."""
     shards = [entry for entry in journal.entries if "items" in entry]
     totals = {name: sum(int(entry[name]) for entry in shards) for name in _COUNTS}
@@ -290,8 +301,15 @@ def _summary(journal: Journal, version: str, options: Options) -> dict[str, Any]
         "seconds": seconds,
         "sentences_per_second": round(totals["sentences"] / seconds, 1) if seconds else None,
         "model_version": version,
+        "engine": kind,
         "format": options.format,
     }
+
+
+def _need_ray() -> None:
+    """Refuse early where Ray is not installed."""
+    if find_spec("ray") is None:
+        raise InputError("--engine ray needs Ray: pip install 'communique[ray]'")
 
 
 def _need_pyarrow() -> None:

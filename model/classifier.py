@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from communique.model.artifact import Artifact, load_artifact
-from communique.model.engine import TOKEN_BUDGET, Engine
+from communique.model.backends import choose
+from communique.model.engine import TOKEN_BUDGET
 from communique.model.labels import LABELS, STANCES, Stance
 from communique.model.sentences import segment
 from communique.model.tokens import SentenceInput, SentenceTokenizer
@@ -83,12 +84,17 @@ class StanceClassifier:
     """A loaded model. Safe to share between threads."""
 
     def __init__(
-        self, artifact: Artifact, *, threads: int | None = None, token_budget: int = TOKEN_BUDGET
+        self,
+        artifact: Artifact,
+        *,
+        threads: int | None = None,
+        token_budget: int = TOKEN_BUDGET,
+        backend: str = "onnxruntime",
     ) -> None:
         config = artifact.config
         self.artifact = artifact
         self._tokenizer = SentenceTokenizer.from_file(artifact.path("tokenizer.json"), config)
-        self._engine = Engine(
+        self._engine = choose(backend)(
             artifact.path("model.onnx"),
             pad_id=self._tokenizer.pad_id,
             token_types=config.token_types,

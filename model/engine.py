@@ -1,10 +1,11 @@
-"""Token ids -> logits: one ONNX Runtime session, batches sorted by length under a token budget.
+"""Token ids -> logits: ONNX Runtime, batches sorted by length under a token budget.
 
     engine = Engine(artifact.path("model.onnx"), pad_id=0, token_types=True)
     logits = engine.logits(encoded)        # (sentences, 5), in the order given
 
 Sorting by length before batching saves the padding that a batch in reading order wastes (1.5 to 1.8
-times the speed on official prose); results are put back in order.
+times the speed on official prose); results are put back in order. Other engines (`backends.py`) share
+all of this and differ in `_load` and `_forward` alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from communique.model.labels import LABELS
 from communique.model.tokens import TokenIds
 
 Logits = npt.NDArray[np.float32]
+Feed = dict[str, npt.NDArray[np.int64]]
+"""`input_ids`, `attention_mask` and, where the encoder has them, `token_type_ids`: (batch, tokens)."""
 
 TOKEN_BUDGET = 1024
 """Tokens a batch, padding included: fits the second-level cache, see `make bench`."""
@@ -37,6 +40,9 @@ def available_cores() -> int:
 class Engine:
     """Runs a model; safe to call from several threads."""
 
+    name = "onnxruntime-fp32"
+    """Library and number format: what decides a probability's last digits, besides the model."""
+
     def __init__(
         self,
         model: Path,
@@ -44,12 +50,34 @@ class Engine:
         pad_id: int,
         token_types: bool,
         threads: int | None = None,
+        streams: int = 1,
         token_budget: int = TOKEN_BUDGET,
     ) -> None:
+        """Load a model.
+
+        Args:
+            model: an ONNX file as `communique.train.export` writes it.
+            pad_id: token id that fills short rows.
+            token_types: whether the encoder tells sentence and context apart by token type.
+            threads: threads of one forward pass; one a core if not given.
+            streams: forward passes that callers will run side by side, each with its own threads.
+            token_budget: most tokens a batch, padding included.
+
+        Raises:
+            ArtifactError: the file cannot be loaded.
+        """
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be 1 or more, not {threads}")
+        self._pad_id = pad_id
+        self._token_types = token_types
+        self.budget = token_budget
+        self.streams = streams
+        self._inputs = self._load(model, threads or available_cores(), streams)
+
+    def _load(self, model: Path, threads: int, streams: int) -> set[str]:
+        """Make ready for `_forward`; names of the model's inputs. Callers bring their own streams here."""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or available_cores()
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # Idle worker threads would otherwise spin and take the core from tokenising and writing.
@@ -60,15 +88,17 @@ class Engine:
             )
         except Exception as error:
             raise ArtifactError(f"{model}: ONNX Runtime cannot load it: {error}") from error
-        self._inputs = {i.name for i in self._session.get_inputs()}
-        self._pad_id = pad_id
-        self._token_types = token_types
-        self._budget = token_budget
+        return {i.name for i in self._session.get_inputs()}
+
+    def _forward(self, feed: Feed) -> Logits:
+        """One batch's logits, (batch, 5)."""
+        logits: Logits = self._session.run(["logits"], feed)[0]
+        return logits
 
     def logits(self, encoded: Sequence[TokenIds]) -> Logits:
         """Logits of encoded sentences, shape (sentences, 5), in the order given."""
         out = np.empty((len(encoded), len(LABELS)), dtype=np.float32)
-        for batch in batches([len(e.ids) for e in encoded], self._budget):
+        for batch in batches([len(e.ids) for e in encoded], self.budget):
             out[batch] = self._run([encoded[i] for i in batch])
         return out
 
@@ -84,8 +114,7 @@ class Engine:
         feed = {"input_ids": ids, "attention_mask": mask}
         if self._token_types and "token_type_ids" in self._inputs:
             feed["token_type_ids"] = types
-        logits: Logits = self._session.run(["logits"], feed)[0]
-        return logits
+        return self._forward(feed)
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

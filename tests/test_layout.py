@@ -44,7 +44,8 @@ def imported(path: Path) -> set[str]:
 def test_arrows(room, path):
     rooms = {n.split(".")[1] for n in imported(path) if n.startswith("communique.")} & set(ARROWS)
     assert rooms <= ARROWS[room] | {room}
-    if room in ("model", "archive", "serve"):
+    # The engine for GPUs is asked for by name, and imports torch only then.
+    if room in ("model", "archive", "serve") and path.name != "torch_engine.py":
         assert not {n.split(".")[0] for n in imported(path)} & HEAVY
 
 

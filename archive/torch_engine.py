@@ -1,0 +1,190 @@
+"""The same batches through torch: bf16 on CUDA, several GPUs side by side; fp32 on a processor for tests.
+
+    communique archive statements/ --out labelled --backend torch
+
+Weights come from the fp32 model that `communique train` leaves beside the artefact (`runs/my/` for
+`runs/my/artifact/`), else from the ONNX file, its int8 weights turned back to fp32. Only the forward
+pass differs from the other engines: batches, order, repeats, shards and journal are theirs.
+
+The budget of a batch follows from the free memory of the smallest GPU, in powers of two so that it is
+the same tomorrow; a batch that still does not fit is halved, again and again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from communique.model.artifact import ArtifactError
+from communique.model.engine import Engine, Feed, Logits
+from communique.model.errors import InputError
+
+BYTES_A_TOKEN = 64 * 1024
+"""Activations of one token in bf16 with room to spare: a 768-wide encoder needs some 40 KiB."""
+LARGEST_BUDGET = 2**17
+"""Tokens a batch beyond which no GPU gets faster."""
+
+
+def torch_engine() -> type[Engine]:
+    """The engine for CUDA where there is one, else the one for the processor.
+
+    Raises:
+        InputError: torch or transformers is not installed.
+    """
+    try:
+        import torch
+        import transformers  # noqa: F401
+    except ModuleNotFoundError:
+        raise InputError("--backend torch needs torch: pip install 'communique[train]'") from None
+    return TorchCudaEngine if torch.cuda.is_available() else TorchEngine
+
+
+class TorchEngine(Engine):
+    """fp32 on the processor."""
+
+    name = "torch-fp32"
+
+    def _load(self, model: Path, threads: int, streams: int) -> set[str]:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._models = [(load_torch(model).eval(), torch.device("cpu"))]
+        self._prepare()
+        return {"input_ids", "attention_mask", "token_type_ids"}
+
+    def _prepare(self) -> None:
+        self._next = itertools.count()
+        self._mine = threading.local()
+
+    def _forward(self, feed: Feed) -> Logits:
+        import torch
+
+        if not hasattr(self._mine, "at"):  # each stream keeps to one device
+            self._mine.at = next(self._next) % len(self._models)
+        model, device = self._models[self._mine.at]
+
+        def run(part: Feed) -> Logits:
+            with torch.inference_mode():
+                logits = model(**{k: torch.from_numpy(v).to(device) for k, v in part.items()}).logits
+                out: Logits = logits.float().cpu().numpy()
+                return out
+
+        return backing_off(run, feed, torch.cuda.OutOfMemoryError)
+
+
+class TorchCudaEngine(TorchEngine):
+    """bf16 on every GPU of the machine, a stream each."""
+
+    name = "torch-bf16-cuda"
+
+    def _load(self, model: Path, threads: int, streams: int) -> set[str]:
+        import torch
+
+        self.streams = torch.cuda.device_count()
+        devices = [torch.device("cuda", i) for i in range(self.streams)]
+        self._models = [(load_torch(model).eval().to(d, torch.bfloat16), d) for d in devices]
+        self.budget = budget_for(min(torch.cuda.mem_get_info(d)[0] for d in devices))
+        self._prepare()
+        return {"input_ids", "attention_mask", "token_type_ids"}
+
+
+def budget_for(free: int) -> int:
+    """Tokens a batch for so many bytes of free memory: a power of two, half of it kept in reserve."""
+    most = max(1024, free // 2 // BYTES_A_TOKEN)
+    return int(min(LARGEST_BUDGET, 2 ** (most.bit_length() - 1)))
+
+
+def backing_off(run: Callable[[Feed], Logits], feed: Feed, error: type[BaseException]) -> Logits:
+    """Run a batch; where memory does not suffice, its halves, and theirs.
+
+    Raises:
+        error: a single sentence does not fit.
+    """
+    rows = len(feed["input_ids"])
+    try:
+        return run(feed)
+    except error:
+        if rows == 1:
+            raise
+    half = rows // 2  # outside of the handler, so that the failed batch's memory is free again
+    parts = ({k: v[:half] for k, v in feed.items()}, {k: v[half:] for k, v in feed.items()})
+    return np.concatenate([backing_off(run, part, error) for part in parts])
+
+
+def load_torch(model: Path) -> Any:  # noqa: ANN401  a torch module
+    """The fp32 model of an artefact's `model.onnx`, with SDPA attention.
+
+    Raises:
+        ArtifactError: neither a trained model beside the artefact nor a BERT graph.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    trained = model.parent.parent
+    if (trained / "model.safetensors").is_file():
+        return AutoModelForSequenceClassification.from_pretrained(
+            trained, dtype=torch.float32, attn_implementation="sdpa"
+        )
+    return from_onnx(model)
+
+
+def from_onnx(path: Path) -> Any:  # noqa: ANN401  a torch module
+    """A `BertForSequenceClassification` with the weights of an exported graph, dequantised.
+
+    Raises:
+        ArtifactError: the graph is not that of a BERT as `communique.train.export` writes it.
+    """
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    weights, head = _weights(path)
+    try:
+        vocabulary, hidden = weights["bert.embeddings.word_embeddings.weight"].shape
+        shape: dict[str, Any] = {
+            "vocab_size": vocabulary,
+            "hidden_size": hidden,
+            "num_hidden_layers": sum(name.endswith("attention.self.query.weight") for name in weights),
+            "num_attention_heads": hidden // head,
+            "intermediate_size": len(weights["bert.encoder.layer.0.intermediate.dense.bias"]),
+            "max_position_embeddings": len(weights["bert.embeddings.position_embeddings.weight"]),
+            "type_vocab_size": len(weights["bert.embeddings.token_type_embeddings.weight"]),
+            "num_labels": len(weights["classifier.bias"]),
+            "attn_implementation": "sdpa",
+        }
+        model = BertForSequenceClassification(BertConfig(**shape))
+        model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    except (KeyError, RuntimeError, ZeroDivisionError) as error:
+        raise ArtifactError(
+            f"{path}: not a BERT that --backend torch can take over ({error}): use another backend"
+        ) from None
+    return model
+
+
+def _weights(path: Path) -> tuple[dict[str, npt.NDArray[np.float32]], int]:
+    """fp32 weights by their names in transformers, and the width of an attention head."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(path)).graph
+    stored = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    for name in [n.removesuffix("_int8") for n in stored if n.endswith("_int8")]:
+        stored[name] = stored.pop(f"{name}_int8").astype(np.float32) * stored.pop(f"{name}_scale")
+    found = {n.removeprefix("model."): w for n, w in stored.items() if n.startswith("model.")}
+    head = 0
+    for node in graph.node:
+        # The exporter loses the names of the matrices, not of the modules that multiply by them.
+        matrix = node.input[1].removesuffix("_fp32") if len(node.input) > 1 else ""
+        if node.op_type == "MatMul" and matrix in stored:
+            module = node.name.strip("/").removesuffix("/MatMul").replace("/", ".").removeprefix("model.")
+            found[f"{module}.weight"] = stored[matrix].T
+        elif node.op_type == "Constant" and "layer.0/attention/self/" in node.output[0]:
+            value = numpy_helper.to_array(node.attribute[0].t)
+            if value.dtype == np.int64 and value.shape == (1,) and value[0] > 1:
+                head = int(value[0])
+    return found, head

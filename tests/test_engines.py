@@ -1,0 +1,161 @@
+"""Engines differ in the forward pass alone: the same labels, the same order, chosen by one rule."""
+
+import random
+import sys
+
+import numpy as np
+import pytest
+
+from communique.archive.labelling import archive_engine
+from communique.archive.torch_engine import backing_off, budget_for
+from communique.model import backends
+from communique.model.artifact import ArtifactError, load_artifact
+from communique.model.backends import choose
+from communique.model.classifier import StanceClassifier
+from communique.model.engine import Engine
+from communique.model.errors import InputError
+from communique.model.tokens import SentenceInput, SentenceTokenizer
+
+WORDS = "The envoy of Belmar urges both sides to open the port and welcomes the talks"
+
+
+def sentences(count):
+    rng = random.Random(4)
+    return [
+        SentenceInput(" ".join(rng.choices(WORDS.split(), k=rng.randint(3, 60))) + ".", "It met on Monday.")
+        for _ in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def encoded():
+    artifact = load_artifact()
+    tokenizer = SentenceTokenizer.from_file(artifact.path("tokenizer.json"), artifact.config)
+    return tokenizer.encode(sentences(24)), tokenizer.pad_id
+
+
+@pytest.fixture(scope="module")
+def reference(encoded):
+    return logits(Engine, encoded)
+
+
+def logits(kind, encoded, **settings):
+    model = load_artifact().path("model.onnx")
+    return kind(model, pad_id=encoded[1], token_types=True, threads=1, **settings).logits(encoded[0])
+
+
+def test_openvino_in_fp32_is_onnxruntime(encoded, reference):
+    pytest.importorskip("openvino", reason="needs the extra 'fast'")
+    from communique.model.openvino_engine import OpenVinoEngine
+
+    assert np.abs(logits(OpenVinoEngine, encoded) - reference).max() < 1e-3
+
+
+def test_openvino_by_default_gives_the_same_labels(encoded, reference):
+    pytest.importorskip("openvino", reason="needs the extra 'fast'")
+    kind = choose("openvino")
+    assert kind.name.startswith("openvino")
+    found = logits(kind, encoded, streams=2, token_budget=512)
+    assert np.abs(found - reference).max() < 0.3  # bf16 keeps eight bits
+    sure = np.diff(np.sort(reference, axis=1)[:, -2:], axis=1)[:, 0] > 0.6
+    assert sure.sum() >= 12
+    assert (found.argmax(axis=1) == reference.argmax(axis=1))[sure].all()
+
+
+@pytest.mark.parametrize("bf16, wanted", [(True, "openvino-bf16"), (False, "onnxruntime-fp32")])
+def test_auto_takes_openvino_where_it_is_faster(monkeypatch, bf16, wanted):
+    pytest.importorskip("openvino", reason="needs the extra 'fast'")
+    monkeypatch.setattr("communique.model.openvino_engine.has_bf16", lambda: bf16)
+    assert choose("auto").name == wanted
+    assert choose("openvino").name == ("openvino-bf16" if bf16 else "openvino-fp32")
+
+
+def test_openvino_comes_without_its_telemetry():
+    pytest.importorskip("openvino", reason="needs the extra 'fast'")
+    import subprocess
+
+    code = (
+        "import sys; from communique.model.openvino_engine import openvino; openvino().Core();"
+        "print([m for m in sys.modules if 'telemetry' in m or m == 'openvino.tools.ovc'])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+def test_torch_takes_over_the_shipped_weights(encoded, reference):
+    pytest.importorskip("transformers", reason="needs the extra 'train'")
+    kind = archive_engine("torch")
+    if kind.name == "torch-fp32":
+        assert np.abs(logits(kind, encoded) - reference).max() < 1e-3
+    from communique.archive.torch_engine import TorchEngine
+
+    assert np.abs(logits(TorchEngine, encoded) - reference).max() < 1e-3
+
+
+def test_torch_loads_what_training_leaves_beside_the_artefact(encoded, reference, tmp_path):
+    pytest.importorskip("transformers", reason="needs the extra 'train'")
+    import shutil
+
+    import torch
+
+    from communique.archive.torch_engine import TorchEngine, from_onnx
+
+    shutil.copytree(load_artifact().folder, tmp_path / "artifact")
+    trained = from_onnx(load_artifact().path("model.onnx"))
+    with torch.no_grad():
+        trained.classifier.bias += 1.0  # so that it shows which of the two was loaded
+    trained.save_pretrained(tmp_path)
+    engine = TorchEngine(tmp_path / "artifact" / "model.onnx", pad_id=encoded[1], token_types=True, threads=1)
+    assert np.abs(engine.logits(encoded[0]) - reference - 1.0).max() < 1e-3
+
+
+def test_torch_refuses_another_graph(toy_model):
+    pytest.importorskip("transformers", reason="needs the extra 'train'")
+    from communique.archive.torch_engine import from_onnx
+
+    with pytest.raises(ArtifactError, match="not a BERT that --backend torch can take over"):
+        from_onnx(toy_model / "model.onnx")
+
+
+def test_a_batch_that_does_not_fit_is_halved():
+    sizes = []
+
+    def run(feed):
+        rows = len(feed["input_ids"])
+        sizes.append(rows)
+        if rows > 3:
+            raise MemoryError
+        return feed["input_ids"][:, :1].astype(np.float32)
+
+    feed = {"input_ids": np.arange(22).reshape(11, 2)}
+    assert backing_off(run, feed, MemoryError)[:, 0].tolist() == list(range(0, 22, 2))
+    assert max(sizes) == 11 and sizes[-1] <= 3
+
+    def never(feed):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        backing_off(never, feed, MemoryError)
+
+
+def test_the_budget_follows_the_free_memory():
+    gigabyte = 2**30
+    budgets = [budget_for(n * gigabyte) for n in (0, 1, 8, 9, 80)]
+    assert budgets == [1024, 8192, 65536, 65536, 131072]
+
+
+def test_the_choice(monkeypatch):
+    with pytest.raises(InputError, match="'tensorrt' is unknown: use one of auto, onnxruntime"):
+        choose("tensorrt")
+    with pytest.raises(InputError, match="for `communique archive`"):
+        choose("torch")
+    assert choose("onnxruntime") is Engine
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    assert choose("auto") is Engine
+    with pytest.raises(InputError, match=r"pip install 'communique\[fast\]'"):
+        choose("openvino")
+
+
+def test_a_classifier_takes_a_backend():
+    pytest.importorskip("openvino", reason="needs the extra 'fast'")
+    classifier = StanceClassifier(load_artifact(), threads=1, backend="openvino")
+    assert [str(p.label) for p in classifier.label("We urge Belmar to free the crew.")] == ["demand"]
