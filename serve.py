@@ -48,6 +48,9 @@ def run(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads a worker; the cores shared out if not given.")
     ] = None,
+    backend: Annotated[
+        str, typer.Option(help="What runs the model: auto, onnxruntime or openvino.")
+    ] = "auto",
     max_seconds: Annotated[float, typer.Option(min=0.1, help="Time limit of a request, in seconds.")] = 60.0,
     max_sentences: Annotated[int, typer.Option(min=1, help="Most sentences in a request.")] = 5_000,
     max_queued: Annotated[int, typer.Option(min=1, help="Most sentences waiting; then 429.")] = 10_000,
@@ -66,12 +69,14 @@ def run(
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is missing: pip install 'communique[serve]'") from None
     from communique.model.artifact import load_artifact
+    from communique.model.backends import choose
     from communique.model.engine import available_cores
 
     settings = Settings(
         model=None if model is None else str(model),
         threads=threads or max(1, available_cores() // workers),
         token_file=None if token_file is None else str(token_file),
+        backend=backend,
         max_seconds=max_seconds,
         max_sentences=max_sentences,
         max_queued=max_queued,
@@ -80,6 +85,7 @@ def run(
     )
     # What is wrong with model or token is told here, in one line, not by every worker.
     load_artifact(None if model is None else Path(model))
+    choose(backend)
     token = settings.token()
     os.environ[_SETTINGS] = json.dumps(dataclasses.asdict(settings))
     config = uvicorn.Config(

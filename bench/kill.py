@@ -74,7 +74,8 @@ def main() -> None:
         wanted = digest(folder / "whole")
         CONSOLE.print(f"undisturbed: {shards(folder / 'whole') - 1} shards, {whole:.1f} s, table {wanted}")
         out = folder / "killed"
-        for number in range(1, chosen.kills + 1):
+        kills = 0
+        while kills < chosen.kills:
             process = start(source, out)
             moment = rng.uniform(0, whole)
             try:
@@ -83,11 +84,12 @@ def main() -> None:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
+                kills += 1
                 how = f"SIGKILL after {moment:.2f} s"
-            CONSOLE.print(f"{number:2}: {how}, {shards(out)} lines in the journal")
+            CONSOLE.print(f"{kills:2}: {how}, {shards(out)} lines in the journal")
             if how == "had ended":  # begin again, so that the next kill finds work to interrupt
                 finish_and_compare(source, out, wanted)
-                out = folder / f"killed-{number}"
+                out = folder / f"killed-{kills}-{moment:.4f}"
         finish_and_compare(source, out, wanted)
         limit = max(p.stat().st_size for p in (folder / "whole" / "records").iterdir()) - 1
         process = start(source, folder / "full", limit)

@@ -103,17 +103,26 @@ class StanceClassifier:
         )
 
     @classmethod
-    def load(cls, model: str | Path | None = None, *, threads: int | None = None) -> Self:
+    def load(
+        cls, model: str | Path | None = None, *, threads: int | None = None, backend: str = "onnxruntime"
+    ) -> Self:
         """Load a model folder, or the model that ships with the package.
 
         Args:
             model: a folder written by `communique train`.
             threads: threads for the forward pass; as many as the process has cores if not given.
+            backend: one of `backends.BACKENDS`; the default gives the same digits on every machine.
 
         Raises:
             ArtifactError: the folder is not a whole, unaltered model of a known format.
         """
-        return cls(load_artifact(None if model is None else Path(model)), threads=threads)
+        artifact = load_artifact(None if model is None else Path(model))
+        return cls(artifact, threads=threads, backend=backend)
+
+    @property
+    def engine(self) -> str:
+        """What runs the forward pass, e.g. `onnxruntime-fp32`."""
+        return self._engine.name
 
     @property
     def version(self) -> str:

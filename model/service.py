@@ -72,7 +72,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     settings = Settings() if settings is None else settings
     token = settings.token()
     metrics = Metrics()
-    service = Service(StanceClassifier.load(settings.model, threads=settings.threads), settings, metrics)
+    service = Service(StanceClassifier.load(settings.model, threads=settings.threads, backend=settings.backend), settings, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -280,6 +280,7 @@ class Service:
         config = dataclasses.asdict(artifact.config)
         return {
             "model_version": artifact.version,
+            "engine": self.classifier.engine,
             "labels": [{"label": str(label), "definition": text} for label, text in DEFINITIONS.items()],
             "calibration": {name: config[name] for name in ("temperature", "threshold")},
             "config": config,

@@ -19,6 +19,8 @@ class Settings:
 
     model: str | None = None
     """Folder of the model; the one that ships if None."""
+    backend: str = "auto"
+    """What runs the model, one of `backends.BACKENDS`."""
     threads: int | None = None
     """Threads of a forward pass; one a core if None."""
     token_file: str | None = None

@@ -99,6 +99,20 @@ def soft_rows(config: TrainConfig) -> list[TrainRow]:
     return rows
 
 
+def with_dev(annotations: Annotations) -> Annotations:
+    """The same where dev has its texts; else with a fifth of the project's own documents as `own-dev`."""
+    if annotations.splits.get("own_dev") or any(s.text is not None for s in annotations.split("dev")):
+        return annotations
+    own = sorted({s.row.doc_id for s in annotations.sentences if s.row.synthetic})
+    return dataclasses.replace(annotations, splits={**annotations.splits, "own_dev": own[::5]})
+
+
+def held_out(annotations: Annotations, split: str) -> list[Sentence]:
+    """Sentences of dev or test that have their text; without any in dev, those of `own-dev`."""
+    found = [s for s in annotations.split(split) if s.text is not None]
+    return annotations.split("own-dev") if split == "dev" and not found else found
+
+
 def labelled_rows(sentences: Sequence[Sentence]) -> list[TrainRow]:
     """Sentences of dev or test as rows; those without text are left out."""
     return [TrainRow(s.text, s.before, s.after, s.row.label) for s in sentences if s.text is not None]
@@ -125,11 +139,12 @@ def run(
         public_folder: public data sets as published; without it the first stage is left out.
     """
     meter, resumed = Meter.start(), resume and is_begun(out)
-    dev = labelled_rows(annotations.split("dev"))
+    annotations = with_dev(annotations)
+    dev = labelled_rows(held_out(annotations, "dev"))
     public: list[TrainRow] = []
     if public_folder is not None and config.public_weight > 0:
-        held_out = [*dev, *labelled_rows(annotations.split("test"))]
-        public = public_rows(public_folder, config, [row.text for row in held_out])
+        apart = [*dev, *labelled_rows(annotations.split("test"))]
+        public = public_rows(public_folder, config, [row.text for row in apart])
     seen = two_stages(config, training_rows(annotations, config), public, dev, out, resume=resume)
     group = processes()
     if group.is_main_process:
@@ -161,7 +176,7 @@ def ship(
     Raises:
         GateError: int8 weights cost more than the gate allows on the dev split.
     """
-    dev, test = annotations.split("dev"), annotations.split("test")
+    dev, test = held_out(annotations, "dev"), held_out(annotations, "test")
     dev_rows = labelled_rows(dev)
     folder = out / "artifact"
     shutil.rmtree(folder, ignore_errors=True)

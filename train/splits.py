@@ -255,7 +255,7 @@ def _paired_cuts(
     streams: list[list[NDArray[np.int64]]] = []
     for some, share in ((rich, plan.rich_share), (~rich, 1 - plan.rich_share)):
         at = np.flatnonzero(some)
-        part = [pool[i] for i in at]
+        part = [pool[int(i)] for i in at]
         # Parts are not all of one size: aim a little over.
         parts = max(2, int(len(part) / (wanted * share * 1.04)))
         if len({group[row.doc_id] for row in part}) < parts:  # too few documents to tell them apart
