@@ -1,0 +1,267 @@
+"""Zero-Shot PLOVER's own ground: trained on its training file alone, scored on its test file.
+
+    communique benchmark plover --encoder all-mpnet-base-v2 --epochs 5 --learning-rate 3e-5 --out runs/plover
+
+The 15 event roots are the classes; actors are not marked in the sentence. A predicted root is mapped to a
+stance as the gold root is (REQUEST demand, YIELD concession, AGREE agreement, ACCUSE/REJECT/SUPPORT/
+THREATEN position, the rest none). Nothing is chosen on the test file: the state after the last epoch is
+scored, once. The sentences have no documents, so the intervals resample sentences.
+
+The figures to beat, `TO_BEAT`, are those of the data set's own zero-shot classifier (roberta-large-mnli that
+is asked about each root's codebook entry; Hu et al. 2024, "Leveraging Codebook Knowledge with NLI and ChatGPT
+for Zero-Shot Political Relation Classification") on the same file, as this project was given them.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    TrainingArguments,
+    set_seed,
+)
+
+from communique.eval.metrics import Floats, Ints, f1_of
+from communique.eval.resample import Number, Resampler
+from communique.eval.table import write_text
+from communique.model.engine import available_cores, batches
+from communique.model.labels import LABELS, STANCES, label_index
+from communique.model.tokens import SentenceTokenizer
+from communique.train.config import TrainConfig
+from communique.train.fit import (
+    Collator,
+    EncodedRows,
+    StanceTrainer,
+    TokenBatches,
+    TrainRow,
+    encoder_folder,
+    model_config,
+    use_bf16,
+)
+from communique.train.public import PublicRow
+from communique.train.public_sources import PLOVER_ROOTS
+
+ROOTS = tuple(PLOVER_ROOTS)
+"""The 15 classes, in alphabetical order."""
+TO_BEAT = {"macro_f1_stances": 0.864, "macro_f1_roots": 0.821}
+"""Mean F1 of the four stances and of the 15 roots, on the test file."""
+
+
+@dataclass(frozen=True)
+class PloverScores:
+    """One system on the test file."""
+
+    macro_f1_stances: Number
+    """Mean F1 of the four stances."""
+    macro_f1_roots: Number
+    """Mean F1 of the 15 roots."""
+    f1_stances: dict[str, Number]
+    f1_roots: dict[str, Number]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        each = {
+            name: {key: n.to_json() for key, n in getattr(self, name).items()}
+            for name in ("f1_stances", "f1_roots")
+        }
+        means = {name: getattr(self, name).to_json() for name in TO_BEAT}
+        return {**means, **each}
+
+
+def plover_config(**changes: Any) -> TrainConfig:  # noqa: ANN401  fields of the config
+    """The recipe: sentences alone, the last state kept, one rate for the whole encoder."""
+    recipe: dict[str, Any] = {
+        "epochs": 8,
+        "learning_rate": 5e-5,
+        "layer_decay": 1.0,
+        "batch_tokens": 640,
+        "before_tokens": 0,
+        "keep": "last",
+    }
+    return TrainConfig(**(recipe | changes))
+
+
+def score(gold: Sequence[str], found: Sequence[str]) -> PloverScores:
+    """Scores of predicted roots against gold roots, with intervals that resample sentences.
+
+    Raises:
+        KeyError: a root that is none of the 15.
+    """
+    places = {root: n for n, root in enumerate(ROOTS)}
+    truth, said = (np.array([places[root] for root in roots]) for roots in (gold, found))
+    stance = np.array([label_index(str(PLOVER_ROOTS[root])) for root in ROOTS])
+    resampler = Resampler(len(truth))
+    roots = resampler.estimate(_one_each(truth, said, len(ROOTS)), _f1_and_mean(len(ROOTS)))
+    stances = resampler.estimate(
+        _one_each(stance[truth], stance[said], len(LABELS)), _f1_and_mean(len(STANCES))
+    )
+    return PloverScores(
+        stances[-1],
+        roots[-1],
+        dict(zip(map(str, LABELS), stances, strict=False)),
+        dict(zip(ROOTS, roots, strict=False)),
+    )
+
+
+def _one_each(truth: Ints, found: Ints, classes: int) -> Floats:
+    """A confusion table for each sentence, (sentences, classes, classes)."""
+    tables = np.zeros((len(truth), classes, classes))
+    tables[np.arange(len(truth)), truth, found] = 1
+    return tables
+
+
+def _f1_and_mean(counted: int) -> Any:  # noqa: ANN401  a function, as `Resampler.estimate` wants it
+    def statistic(tables: Floats) -> Floats:
+        f1 = f1_of(tables)
+        return np.concatenate([f1, f1[:, :counted].mean(axis=1, keepdims=True)], axis=1)
+
+    return statistic
+
+
+def train_and_predict(
+    config: TrainConfig, train: Sequence[PublicRow], test: Sequence[PublicRow]
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Fine-tune on `train` and give the test rows' logits, (rows, 15); test labels are never looked at."""
+    set_seed(config.seed)
+    torch.set_num_threads(config.threads or available_cores())
+    source = encoder_folder(config.encoder)
+    model = _model(config, source)
+    feed = model_config(config, "plover", model.config.model_type)
+    tokenizer = SentenceTokenizer(AutoTokenizer.from_pretrained(source).backend_tokenizer, feed)
+    collator = Collator(tokenizer.pad_id, feed.token_types)
+    eye = np.eye(len(ROOTS))
+    data = EncodedRows(
+        [TrainRow(r.text, soft=tuple(eye[ROOTS.index(r.source_label)])) for r in train],
+        tokenizer,
+    )
+    steps = round(len(TokenBatches(data.lengths, config.batch_tokens, config.seed)) * config.epochs)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = StanceTrainer(
+            model=model,
+            args=_arguments(config, steps, scratch),
+            rows=data,
+            data_collator=collator,
+            config=config,
+        )
+        trainer.train()
+    blank = EncodedRows([TrainRow(r.text, soft=tuple(eye[0])) for r in test], tokenizer)
+    return _logits(model, blank, collator, bf16=use_bf16(config))
+
+
+def _model(config: TrainConfig, source: str) -> PreTrainedModel:
+    names = dict(enumerate(ROOTS))
+    settings = AutoConfig.from_pretrained(
+        source,
+        num_labels=len(ROOTS),
+        id2label=names,
+        label2id={name: i for i, name in names.items()},
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
+        problem_type="single_label_classification",
+    )
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(source, config=settings)
+    return model
+
+
+def _arguments(config: TrainConfig, steps: int, folder: str) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=folder,
+        max_steps=steps,
+        learning_rate=config.learning_rate,
+        warmup_steps=round(steps * config.warmup),
+        lr_scheduler_type="linear",
+        weight_decay=config.weight_decay,
+        eval_strategy="no",
+        save_strategy="no",
+        bf16=use_bf16(config),
+        fp16=config.precision == "fp16",
+        torch_compile=config.compile,
+        remove_unused_columns=False,
+        logging_steps=max(1, steps // 20),
+        report_to=[],
+        seed=config.seed,
+        data_seed=config.seed,
+        disable_tqdm=None,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def _logits(
+    model: PreTrainedModel, data: EncodedRows, collator: Collator, *, bf16: bool
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.eval()
+    out = np.empty((len(data), len(ROOTS)), dtype=np.float32)
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        for batch in batches(data.lengths, 4096):
+            tensors = collator([data[i] for i in batch])
+            tensors.pop("labels"), tensors.pop("weight")
+            logits = model(**{k: v.to(device) for k, v in tensors.items()}).logits
+            out[batch] = logits.float().cpu().numpy()
+    return out
+
+
+def run(
+    config: TrainConfig, rows: tuple[Sequence[PublicRow], Sequence[PublicRow]], out: Path, seeds: int = 1
+) -> dict[str, PloverScores]:
+    """Every seed's scores and, of several seeds, those of their summed probabilities.
+
+    A seed whose `seed-N.json` lies in `out`, written with the same config, is not trained again.
+
+    Args:
+        config: the run; its seed is the first.
+        rows: training and test rows (`public.plv_benchmark`).
+        out: folder for `seed-N.json` (predicted roots and scores, no texts) and `plover.json`.
+        seeds: how many.
+    """
+    train, test = rows
+    gold = [row.source_label for row in test]
+    found: dict[str, PloverScores] = {}
+    total = np.zeros((len(test), len(ROOTS)))
+    for seed in range(config.seed, config.seed + seeds):
+        probabilities = _seed_probabilities(config, seed, rows, out / f"seed-{seed}.json")
+        total += probabilities
+        found[f"seed {seed}"] = score(gold, [ROOTS[i] for i in probabilities.argmax(axis=1)])
+    if seeds > 1:
+        found[f"{seeds} seeds together"] = score(gold, [ROOTS[i] for i in total.argmax(axis=1)])
+    content = {
+        "name": "plover",
+        "encoder": config.encoder,
+        "train_rows": len(train),
+        "test_rows": len(test),
+        "to_beat": TO_BEAT,
+        "config": vars(config),
+        "systems": {name: scores.to_json() for name, scores in found.items()},
+    }
+    write_text(out / "plover.json", json.dumps(content, indent=1) + "\n")
+    return found
+
+
+def _seed_probabilities(
+    config: TrainConfig, seed: int, rows: tuple[Sequence[PublicRow], Sequence[PublicRow]], cache: Path
+) -> Floats:
+    from dataclasses import replace
+
+    from communique.model.classifier import softmax
+
+    own = replace(config, seed=seed)
+    if cache.is_file():
+        kept = json.loads(cache.read_text(encoding="utf-8"))
+        if kept["config"] == vars(own) and len(kept["probabilities"]) == len(rows[1]):
+            return np.array(kept["probabilities"])
+    probabilities = softmax(train_and_predict(own, *rows), 1.0).round(5)
+    content = {"config": vars(own), "roots": ROOTS, "probabilities": probabilities.tolist()}
+    write_text(cache, json.dumps(content) + "\n")
+    return probabilities
