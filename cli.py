@@ -215,6 +215,7 @@ def _mount() -> None:
     from communique.archive.archive_cli import run as archive
     from communique.eval import eval_cli as evaluation
     from communique.serve import run as serve
+    from communique.train.benchmark_cli import app as benchmark
     from communique.train.data_cli import app as data
     from communique.train.train_cli import app as training
 
@@ -224,6 +225,7 @@ def _mount() -> None:
     evaluation.split_rows = _split_rows
     app.add_typer(evaluation.app, name="eval", help="Evaluate: reports of models, comparisons, shares.")
     app.add_typer(training, name="train")
+    app.add_typer(benchmark, name="benchmark")
 
 
 def _split_rows(name: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,16 @@ import numpy as np
 
 from communique.eval import baselines as simple
 from communique.eval.metrics import Floats, Ints, Scores, evaluate
-from communique.eval.table import Row, write_text
+from communique.eval.table import Row
 from communique.model.artifact import load_artifact
 from communique.model.classifier import StanceClassifier, softmax
+from communique.model.jsonl import write_text
 from communique.model.labels import LABELS, label_index
 from communique.model.tokens import SentenceInput
+from communique.train.batches import TrainRow
 from communique.train.config import TrainConfig
 from communique.train.corpus import Sentence
-from communique.train.fit import TrainRow, fit, predict_logits
+from communique.train.fit import fit, predict_logits
 from communique.train.sentence_models import frozen_probabilities, setfit_probabilities
 
 
@@ -133,7 +135,9 @@ def public_systems(
         return Answers(softmax(predict_logits(folder, stage, known), 1.0))
 
     return [
-        System("public data only: TF-IDF", lambda: _labels(simple.tfidf_labels(learnt, rows)), (len(learnt),)),
+        System(
+            "public data only: TF-IDF", lambda: _labels(simple.tfidf_labels(learnt, rows)), (len(learnt),)
+        ),
         System(
             f"public data only: {Path(stage.encoder).name} fine-tuned",
             first,
@@ -143,8 +147,6 @@ def public_systems(
 
 
 def _first_stage(config: TrainConfig) -> TrainConfig:
-    from dataclasses import replace
-
     # One look at the end: nothing is chosen, so there is nothing to look at before.
     return replace(config, epochs=config.first_epochs, keep="last", eval_steps=1_000_000)
 

@@ -17,12 +17,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.table import Table
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -34,23 +35,17 @@ from transformers import (
 
 from communique.eval.metrics import Floats, Ints, f1_of
 from communique.eval.resample import Number, Resampler
-from communique.eval.table import write_text
+from communique.model.classifier import softmax
 from communique.model.engine import available_cores, batches
+from communique.model.jsonl import write_text
 from communique.model.labels import LABELS, STANCES, label_index
 from communique.model.tokens import SentenceTokenizer
+from communique.train.batches import Collator, EncodedRows, TokenBatches, TrainRow
 from communique.train.config import TrainConfig
-from communique.train.fit import (
-    Collator,
-    EncodedRows,
-    StanceTrainer,
-    TokenBatches,
-    TrainRow,
-    encoder_folder,
-    model_config,
-    use_bf16,
-)
+from communique.train.fit import encoder_folder, model_config, use_bf16
 from communique.train.public import PublicRow
 from communique.train.public_sources import PLOVER_ROOTS
+from communique.train.trainer import StanceTrainer
 
 ROOTS = tuple(PLOVER_ROOTS)
 """The 15 classes, in alphabetical order."""
@@ -145,16 +140,8 @@ def train_and_predict(
         [TrainRow(r.text, soft=tuple(eye[ROOTS.index(r.source_label)])) for r in train],
         tokenizer,
     )
-    steps = round(len(TokenBatches(data.lengths, config.batch_tokens, config.seed)) * config.epochs)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = StanceTrainer(
-            model=model,
-            args=_arguments(config, steps, scratch),
-            rows=data,
-            data_collator=collator,
-            config=config,
-        )
-        trainer.train()
+        last_state_trainer(config, model, data, collator, Path(scratch)).train()
     blank = EncodedRows([TrainRow(r.text, soft=tuple(eye[0])) for r in test], tokenizer)
     return _logits(model, blank, collator, bf16=use_bf16(config))
 
@@ -174,9 +161,22 @@ def _model(config: TrainConfig, source: str) -> PreTrainedModel:
     return model
 
 
-def _arguments(config: TrainConfig, steps: int, folder: str) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=folder,
+def last_state_trainer(
+    config: TrainConfig, model: PreTrainedModel, data: EncodedRows, collator: Collator, folder: Path
+) -> StanceTrainer:
+    """A Trainer for any number of classes that looks at no held-out row and saves nothing.
+
+    Args:
+        config: the run.
+        model: with as many outputs as the rows' targets have.
+        data: rows to learn from; `TrainRow.soft` carries the target.
+        collator: pads them.
+        folder: where the Trainer may write its state.
+    """
+    plan = TokenBatches(data.lengths, config.batch_tokens, config.seed)
+    steps = max(1, round(len(plan) * config.epochs))
+    arguments = TrainingArguments(
+        output_dir=str(folder),
         max_steps=steps,
         learning_rate=config.learning_rate,
         warmup_steps=round(steps * config.warmup),
@@ -186,7 +186,6 @@ def _arguments(config: TrainConfig, steps: int, folder: str) -> TrainingArgument
         save_strategy="no",
         bf16=use_bf16(config),
         fp16=config.precision == "fp16",
-        torch_compile=config.compile,
         remove_unused_columns=False,
         logging_steps=max(1, steps // 20),
         report_to=[],
@@ -195,6 +194,9 @@ def _arguments(config: TrainConfig, steps: int, folder: str) -> TrainingArgument
         disable_tqdm=None,
         dataloader_pin_memory=torch.cuda.is_available(),
         use_cpu=not torch.cuda.is_available(),
+    )
+    return StanceTrainer(
+        model=model, args=arguments, rows=data, batches=plan, data_collator=collator, config=config
     )
 
 
@@ -252,10 +254,6 @@ def run(
 def _seed_probabilities(
     config: TrainConfig, seed: int, rows: tuple[Sequence[PublicRow], Sequence[PublicRow]], cache: Path
 ) -> Floats:
-    from dataclasses import replace
-
-    from communique.model.classifier import softmax
-
     own = replace(config, seed=seed)
     if cache.is_file():
         kept = json.loads(cache.read_text(encoding="utf-8"))
@@ -265,3 +263,40 @@ def _seed_probabilities(
     content = {"config": vars(own), "roots": ROOTS, "probabilities": probabilities.tolist()}
     write_text(cache, json.dumps(content) + "\n")
     return probabilities
+
+
+def table(
+    found: dict[str, PloverScores],
+    config: TrainConfig,
+    rows: tuple[Sequence[PublicRow], Sequence[PublicRow]],
+) -> Table:
+    """The scores for the terminal, beside the figures to beat."""
+    sizes = f"{len(rows[0]):,} sentences learnt from, {len(rows[1]):,} scored"
+    shown = Table(
+        title=f"Zero-Shot PLOVER: {config.encoder}, {sizes}",
+        caption="brackets: 95 % interval, sentences resampled",
+    )
+    shown.add_column("")
+    for heading in ("mean F1 of the four stances", "macro-F1 of the 15 roots"):
+        shown.add_column(heading, justify="right")
+    for name, scores in found.items():
+        shown.add_row(name, *(_cell(getattr(scores, key)) for key in TO_BEAT))
+    if len(found) > 2:  # seeds, and all of them together
+        single = list(found.values())[:-1]
+        each = [[getattr(scores, key).value or 0.0 for scores in single] for key in TO_BEAT]
+        shown.add_row(
+            "mean of the seeds (sd)", *(f"{np.mean(v):.3f} ({np.std(v, ddof=1):.3f})" for v in each)
+        )
+    shown.add_section()
+    shown.add_row("to beat", *(f"{value:.3f}" for value in TO_BEAT.values()))
+    shown.add_section()
+    last = list(found.values())[-1]
+    for label, number in last.f1_stances.items():
+        shown.add_row(f"F1 {label}", _cell(number), "")
+    for root, number in last.f1_roots.items():
+        shown.add_row(f"F1 {root}", "", _cell(number))
+    return shown
+
+
+def _cell(n: Number) -> str:
+    return f"{n.value:.3f} \\[{n.low:.3f}, {n.high:.3f}]"

@@ -37,12 +37,12 @@ def body(encoder: str) -> Any:  # noqa: ANN401  a SentenceTransformer; the packa
     """
     try:
         from sentence_transformers import SentenceTransformer
-        from sentence_transformers.models import Pooling, Transformer
+        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     except ModuleNotFoundError as error:
         raise InputError(f"this baseline needs {error.name}: pip install 'communique[baselines]'") from None
     words = Transformer(encoder_folder(encoder), max_seq_length=MAX_TOKENS)
     mode = ENCODERS[encoder].pooling if encoder in ENCODERS else "mean"
-    pooling = Pooling(words.get_word_embedding_dimension(), pooling_mode=mode)
+    pooling = Pooling(words.get_embedding_dimension(), pooling_mode=mode)
     return SentenceTransformer(modules=[words, pooling])
 
 
