@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATEMENT ?= data/annotations/example.txt
 
-.PHONY: help label test check bench bench-sentences bench-serve train report serve data clean
+.PHONY: help label test check bench bench-sentences bench-serve bench-train train report serve data clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ bench-sentences: $(VENV)/dev  ## sentence segmenters side by side
 
 bench-serve: $(VENV)/dev  ## the service: against a pipeline a request, idle latency, overload
 	$(BIN)/python bench/serve.py
+
+bench-train: $(VENV)/dev  ## an epoch of training against the defaults of transformers' example
+	$(BIN)/python bench/train_speed.py
 
 data: $(VENV)/dev  ## check the annotations and print how well annotators agree
 	$(BIN)/communique data check

@@ -204,7 +204,7 @@ def _logits(
     model: PreTrainedModel, data: EncodedRows, collator: Collator, *, bf16: bool
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.eval()
+    model.train(False)
     out = np.empty((len(data), len(ROOTS)), dtype=np.float32)
     with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         for batch in batches(data.lengths, 4096):

@@ -198,7 +198,7 @@ def _swapped_input(s: Sentence, kind: str, seed: int) -> SentenceInput:
 def _count(kind: str, flips: Sequence[bool], documents: Sequence[str]) -> Swapped:
     ids, place = np.unique(np.asarray(documents), return_inverse=True)
     counts: Floats = np.zeros((len(ids), 2))  # flips, sentences
-    np.add.at(counts, (place, 0), np.asarray(flips, dtype=float))
-    np.add.at(counts, (place, 1), 1)
+    counts[:, 0] = np.bincount(place, weights=np.asarray(flips, dtype=float))
+    counts[:, 1] = np.bincount(place)
     rate = Resampler(len(ids)).estimate(counts, lambda totals: totals[:, :1] / totals[:, 1:])[0]
     return Swapped(kind, len(flips), int(sum(flips)), rate)
