@@ -75,7 +75,7 @@ def test_plover_learns_and_a_seed_is_not_trained_twice(quick, tmp_path, monkeypa
     rows = tuple([event(n, roots[n % 3], split) for n in range(45)] for split in ("train", "test"))
     config = plover.plover_config(
         encoder=quick.encoder,
-        epochs=10,
+        epochs=60,
         learning_rate=2e-3,
         head_learning_rate=1e-2,
         precision="fp32",
@@ -164,7 +164,8 @@ def test_samples_of_one_seed_are_nested(own, quick):
 
 @pytest.mark.slow
 def test_the_curve_rises_and_goes_on_where_it_was(own, quick, tmp_path, monkeypatch):
-    parts = experiments.curve(own, quick, [2, None])
+    config = dataclasses.replace(quick, epochs=6, dropout=0.0, layer_decay=1.0, batch_tokens=1024)
+    parts = experiments.curve(own, config, [2, None])
     results = experiments.run(parts, tmp_path, "curve")
     assert json.loads((tmp_path / "curve.json").read_text()) == results
     few, everything = results
