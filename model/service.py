@@ -72,7 +72,8 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     settings = Settings() if settings is None else settings
     token = settings.token()
     metrics = Metrics()
-    service = Service(StanceClassifier.load(settings.model, threads=settings.threads, backend=settings.backend), settings, metrics)
+    classifier = StanceClassifier.load(settings.model, threads=settings.threads, backend=settings.backend)
+    service = Service(classifier, settings, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -85,7 +85,11 @@ third; no person has checked every label. `data/annotations/README.md` says how,
 
 def _scores(scores: Mapping[str, Scores]) -> str:
     blocks = []
-    origin = "Real statements" if "test" in scores else "The project's own statements (their texts alone were there)"
+    origin = (
+        "Real statements"
+        if "test" in scores
+        else "The project's own statements (their texts alone were there)"
+    )
     for split, s in scores.items():
         rows = "\n".join(
             f"| {label} | {s.precision[label]:.3f} | {s.recall[label]:.3f} | {s.f1[label]} | {s.support[label]} |"
@@ -100,9 +104,8 @@ def _scores(scores: Mapping[str, Scores]) -> str:
 macro-F1 of the four stances **{s.macro_f1}**, of all five {s.macro_f1_five}; accuracy {s.accuracy}; expected calibration
 error {s.ece:.3f}; Brier score {s.brier:.3f}."""
         )
-    return (
-        f"## How good it is\n{origin}, split by document; intervals resample documents.\n\n"
-        + "\n\n".join(blocks)
+    return f"## How good it is\n{origin}, split by document; intervals resample documents.\n\n" + "\n\n".join(
+        blocks
     )
 
 

@@ -14,7 +14,7 @@ import importlib.util
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -274,9 +274,17 @@ def two_stages(
 
 
 def predict_logits(
-    folder: Path, config: TrainConfig, rows: Sequence[TrainRow], *, batch_tokens: int = 4096
+    folder: Path,
+    config: TrainConfig,
+    rows: Sequence[TrainRow],
+    *,
+    batch_tokens: int = 4096,
+    tick: Callable[[int], None] = lambda n: None,
 ) -> npt.NDArray[np.float32]:
-    """Logits of a trained model in its torch form, shape (rows, 5), in order."""
+    """Logits of a trained model in its torch form, shape (rows, 5), in order.
+
+    `tick` is told the size of each batch that was read.
+    """
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     fast = AutoTokenizer.from_pretrained(folder)
     feed = model_config(config, "predict", model.config.model_type)
@@ -294,4 +302,5 @@ def predict_logits(
             tensors.pop("labels"), tensors.pop("weight")
             logits = model(**{k: v.to(device) for k, v in tensors.items()}).logits
             out[batch] = logits.float().cpu().numpy()
+            tick(len(batch))
     return out

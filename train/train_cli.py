@@ -5,6 +5,7 @@ communique train --config runs/student/train.json --seed 2 --out runs/second
 communique train --out runs/student --resume
 communique train --folds --out runs/folds
 communique train --out runs/search search --trials 30
+communique train soft-labels runs/teacher --file runs/soft.jsonl
 torchrun --nproc-per-node 2 -m communique.cli train --out runs/two
 """
 
@@ -62,6 +63,7 @@ class _Job:
     public: Path | None
     folder: Path | None
     out: Path
+    shared: Path | None
     given: frozenset[str]
     """Settings named on the command line."""
 
@@ -115,7 +117,9 @@ def _prepare(
     public = shared_folder(shared) / "public"
     if not public.is_dir():
         sys.stderr.write(f"communique: no public data sets in {public}: training without them\n")
-    return _Job(settings, found, public if public.is_dir() else None, annotations, out, frozenset(flags))
+    return _Job(
+        settings, found, public if public.is_dir() else None, annotations, out, shared, frozenset(flags)
+    )
 
 
 def _once(job: _Job, own: dict[str, Any]) -> None:
@@ -174,6 +178,35 @@ def search(
     sys.stdout.write(f"best settings in {job.out / BEST}, all trials in {job.out / TRIALS}\n")
 
 
+def soft_labels(
+    ctx: typer.Context,
+    teachers: Annotated[list[Path], typer.Argument(help="Folders that `communique train` wrote.")],
+    file: Annotated[Path, typer.Option(help="JSONL file to write; it holds texts of others.")] = Path(
+        "runs/soft.jsonl"
+    ),
+    sentences: Annotated[int, typer.Option(min=1, help="How many at most.")] = 12_000,
+) -> None:
+    """Label sentences that nobody annotated with teachers' probabilities, for --soft-labels."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from communique.train import soft
+
+    job: _Job = ctx.obj
+    found = soft.unlabelled(job.annotations, job.shared, sentences, job.config.seed)
+    columns = (TextColumn("teaching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            bar = progress.add_task("teaching", total=len(found) * len(teachers))
+            soft.soft_labels(
+                teachers, found, file, threads=job.config.threads, tick=lambda n: progress.advance(bar, n)
+            )
+    except KeyboardInterrupt:
+        sys.stderr.write("communique: interrupted; nothing was written\n")
+        raise typer.Exit(INTERRUPTED) from None
+    sys.stdout.write(f"{len(found):,} sentences with soft labels in {file}\n")
+
+
 def _signature() -> inspect.Signature:
     """One keyword for each own flag and each field of the config; None means "not given"."""
     parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
@@ -204,3 +237,4 @@ run.__signature__ = _signature()  # type: ignore[attr-defined]
 run.__annotations__ = {p.name: p.annotation for p in _signature().parameters.values()}
 app.callback()(run)
 app.command("search")(search)
+app.command("soft-labels")(soft_labels)

@@ -1,0 +1,98 @@
+"""Distillation: which sentences a teacher may label, what it writes, and that a student can learn from it."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("torch", reason="needs the train extra")
+pytestmark = pytest.mark.filterwarnings("default")
+
+from communique.model.errors import InputError  # noqa: E402
+from communique.model.tokens import SentenceInput  # noqa: E402
+from communique.train.config import TrainConfig  # noqa: E402
+from communique.train.recipe import soft_rows  # noqa: E402
+from communique.train.soft import soft_labels, unlabelled  # noqa: E402
+
+SPOKEN = "The minister of Arvenia spoke of grain at length and went home by the night train."
+HELD = "The minister of Bolvania promised to open the port of Sel before the winter storms arrive."
+FRESH = "Quite another thing was said about the wells on the far side of the river."
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A corpus of three statements: of train, of dev, and one that is in no split."""
+    folder = tmp_path / "shared"
+    (folder / "corpus").mkdir(parents=True)
+    texts = {
+        "in-train": SPOKEN,
+        "in-dev": HELD,
+        "nowhere": f"{FRESH} {HELD.replace('Bolvania', 'Tarvania')} Yes indeed.",
+    }
+    lines = [json.dumps({"doc_id": doc_id, "text": text}) for doc_id, text in texts.items()]
+    (folder / "corpus" / "statements.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def placed(own):
+    """Annotations whose only known sentence is the one of dev."""
+    one = dataclasses.replace(own.sentences[0], text=HELD)
+    return dataclasses.replace(
+        own, sentences=(one,), splits={"split": {"in-train": "train", "in-dev": "dev"}}
+    )
+
+
+def test_held_out_sentences_and_what_resembles_them_are_not_taught(shared, placed):
+    found = unlabelled(placed, shared, 100)
+    assert sorted(s.text for s in found) == sorted([SPOKEN, FRESH])
+    assert next(s for s in found if s.text == FRESH).after.startswith("The minister of Tarvania")
+    assert len(unlabelled(placed, shared, 1)) == 1
+    linked = dataclasses.replace(
+        placed, splits={**placed.splits, "near_duplicates": [["in-dev", "nowhere"]]}
+    )
+    assert [s.text for s in unlabelled(linked, shared, 100)] == [SPOKEN]
+
+
+def test_without_texts_it_says_what_to_do(tmp_path, placed):
+    with pytest.raises(InputError, match="COMMUNIQUE_SHARED"):
+        unlabelled(placed, tmp_path, 10)
+
+
+@pytest.mark.slow
+def test_a_student_learns_from_what_a_teacher_wrote(tiny_encoder, own, tmp_path):
+    from communique.train.fit import predict_logits
+    from communique.train.recipe import run
+
+    config = TrainConfig(
+        encoder=str(tiny_encoder), epochs=1, first_epochs=0, before_tokens=8, max_tokens=64, threads=1
+    )
+    teacher, path = tmp_path / "teacher", tmp_path / "soft.jsonl"
+    artifact = run(config, own, teacher)
+    sentences = [SentenceInput(FRESH, SPOKEN, HELD), SentenceInput(SPOKEN), SentenceInput(HELD, FRESH)]
+    heard = []
+    soft_labels([teacher, teacher], sentences, path, threads=1, tick=heard.append)
+    assert sum(heard) == 2 * len(sentences)
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(e["text"], e["before"], e["after"]) for e in lines] == [
+        (s.text, s.before, s.after) for s in sentences
+    ]
+    rows = soft_rows(dataclasses.replace(config, soft_labels=str(path)))
+    logits = predict_logits(teacher, config, rows) / artifact.config.temperature
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert np.allclose([e["p"] for e in lines], expected, atol=2e-4)
+    assert np.allclose([row.soft for row in rows], expected, atol=2e-4)
+    student = run(dataclasses.replace(config, soft_labels=str(path)), own, tmp_path / "student")
+    assert "teacher's probabilities" in student.path("README.md").read_text(encoding="utf-8")
+
+
+def test_a_folder_that_is_no_teacher(tmp_path):
+    from communique.cli import app
+
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"train\.json"):
+        soft_labels([tmp_path / "empty"], [SentenceInput(SPOKEN)], tmp_path / "soft.jsonl")
+    shown = CliRunner().invoke(app, ["train", "soft-labels", "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0 and "--sentences" in shown.output
