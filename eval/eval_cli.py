@@ -140,14 +140,14 @@ def _predicted(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from communique.eval.behaviour import read_pairs, run_pairs, to_json
-    from communique.eval.predict import predict
+    from communique.eval.predict import DISTRUST, learnt_from, predict
     from communique.eval.table import read_table
     from communique.model.artifact import sha256_file
     from communique.model.classifier import StanceClassifier
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tables: list[Table] = []
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = {"warnings": ()}
     digest = next(iter(digests.values()))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         for path in models:
@@ -157,12 +157,14 @@ def _predicted(
                 continue
             classifier = StanceClassifier.load(path, threads=threads)
             digests[f"{classifier.version}: model.onnx"] = sha256_file(classifier.artifact.path("model.onnx"))
+            if seen := learnt_from(rows, classifier.artifact.config.trained_on):
+                extra["warnings"] += (f"{classifier.version} learnt from {seen} of {data}: {DISTRUST}",)
             bar = progress.add_task(f"labelling {data}", total=len(rows))
             table, speed = predict(
                 rows, digest, classifier, threshold=threshold, tick=partial(progress.advance, bar)
             )
             if not tables:
-                extra = {"speed": speed}
+                extra["speed"] = speed
                 extra["behaviour"] = to_json(run_pairs(classifier, read_pairs()), classifier.version)
                 if calibrate:
                     others, more = _gold(calibrate)
@@ -255,6 +257,7 @@ def _write(
     results: Path | None,
     settings: tuple[int, int, int, int],
     out: Path,
+    warnings: tuple[str, ...] = (),
     **extra: Any,  # noqa: ANN401  of `build`
 ) -> None:
     import platform
@@ -267,11 +270,13 @@ def _write(
     from communique.eval.verdict import verdict
 
     versions = {"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-    head = Head(**made_by(), files=digests, versions=versions)
+    head = Head(**made_by(), files=digests, versions=versions, warnings=warnings)
     trained = read_results(results) if results else ()
     with Console(stderr=True).status("evaluating"):
         found = build(tables, head, train=train, results=trained, settings=Settings(*settings), **extra)
         paths = write(found, out)
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
     typer.echo("\n".join(verdict(found)))
     typer.echo(f"written: {', '.join(map(str, paths))}")
 

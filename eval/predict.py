@@ -11,10 +11,28 @@ from time import perf_counter
 import numpy as np
 
 from communique.eval.table import Row, Table
+from communique.model.artifact import document_digest
 from communique.model.classifier import StanceClassifier
 from communique.model.tokens import SentenceInput
 
 _CHUNK = 256
+DISTRUST = "its scores there are not those of texts it has never seen, and must not be reported as such."
+
+
+def learnt_from(rows: Sequence[Row], trained_on: Sequence[str]) -> str:
+    """How many documents and rows of `rows` a model was trained on, in words; empty where none.
+
+    Args:
+        rows: to be evaluated on.
+        trained_on: `ModelConfig.trained_on` of the model; empty where it is not known.
+    """
+    known = set(trained_on)
+    documents = {row.doc_id for row in rows}
+    seen = {doc_id for doc_id in documents if document_digest(doc_id) in known}
+    if not seen:
+        return ""
+    n = sum(row.doc_id in seen for row in rows)
+    return f"{len(seen):,} of the {len(documents):,} documents ({n:,} of {len(rows):,} sentences)"
 
 
 def predict(

@@ -59,6 +59,8 @@ class Head:
     files: Mapping[str, str]
     """File -> SHA-256."""
     versions: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+    """What keeps the numbers from being believed, such as documents that a model has learnt from."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,6 +50,9 @@ class ModelConfig:
     token_types: bool
     """Whether the encoder tells sentence (0) and context (1) apart by token type."""
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    trained_on: tuple[str, ...] = ()
+    """`document_digest` of every real document that a training row came from; empty where it is not known.
+    With it an evaluation notices documents that the model has learnt from."""
 
     def __post_init__(self) -> None:
         if self.labels != tuple(LABELS) or self.labels_version != LABELS_VERSION:
@@ -133,6 +136,7 @@ def write_manifest(folder: Path, config: ModelConfig) -> Artifact:
     for name in ("model.onnx", "tokenizer.json"):
         deciding.update(bytes.fromhex(sha256_file(folder / name)))
     decisive = dataclasses.asdict(dataclasses.replace(config, metrics={}))
+    del decisive["trained_on"]
     deciding.update(json.dumps(decisive, sort_keys=True).encode())
     version = f"{config.name}-{deciding.hexdigest()[:8]}"
     files = {n: {"sha256": sha256_file(folder / n), "bytes": (folder / n).stat().st_size} for n in FILES}
@@ -171,13 +175,18 @@ def _verify(path: Path, entry: Any) -> None:  # noqa: ANN401  whatever the manif
 def _config(path: Path) -> ModelConfig:
     raw = _read_json(path)
     known = {field.name for field in dataclasses.fields(ModelConfig)}
-    unknown, missing = sorted(set(raw) - known), sorted(known - set(raw) - {"metrics"})
+    unknown, missing = sorted(set(raw) - known), sorted(known - set(raw) - {"metrics", "trained_on"})
     if unknown or missing:
         raise ArtifactError(
             f"{path}: unknown fields {unknown}, missing fields {missing}: get the model again"
         )
-    raw["labels"] = tuple(raw["labels"])
+    raw["labels"], raw["trained_on"] = tuple(raw["labels"]), tuple(raw.get("trained_on", ()))
     return ModelConfig(**raw)
+
+
+def document_digest(doc_id: str) -> str:
+    """The first eight hexadecimal digits of the SHA-256 of a document's id."""
+    return hashlib.sha256(doc_id.encode()).hexdigest()[:8]
 
 
 def sha256_file(path: Path) -> str:

@@ -1,5 +1,6 @@
 """`communique eval MODEL --data …`; conformal sets, generalisation, compared reports, the card."""
 
+import dataclasses
 import json
 import shutil
 
@@ -15,7 +16,7 @@ from communique.eval.generalise import decay, per_doubling, read_results
 from communique.eval.report import FILES
 from communique.eval.resample import Resampler
 from communique.eval.table import Row, Table
-from communique.model.artifact import load_artifact
+from communique.model.artifact import document_digest, load_artifact, write_manifest
 from communique.model.classifier import StanceClassifier
 from communique.model.errors import InputError
 from communique.model.labels import LABELS
@@ -98,6 +99,22 @@ def test_a_split_is_read_through_the_command_line(tmp_path, toy_model, monkeypat
     monkeypatch.setattr(eval_cli, "split_rows", None)
     done = invoke(toy_model, "--data", "test", "--out", out)
     assert done.exit_code == 2 and "name a JSONL file" in done.output
+
+
+def test_documents_that_a_model_learnt_from_are_noticed(tmp_path, toy_model):
+    folder = shutil.copytree(toy_model, tmp_path / "model")
+    config = load_artifact(folder).config
+    seen = tuple(map(document_digest, ("d0-1", "d0-2", "elsewhere")))
+    write_manifest(folder, dataclasses.replace(config, trained_on=seen))
+    test, train = saved(tmp_path / "test.jsonl", gold()), saved(tmp_path / "train.jsonl", gold(start=1000))
+    options = ["--out", tmp_path / "out", "--train", train, "--resamples", 20, "--threads", 1]
+    done = invoke(folder, "--data", test, *options)
+    assert done.exit_code == 0 and "learnt from 2 of the 12 documents (10 of 60 sentences)" in done.output
+    (warning,) = json.loads((tmp_path / "out" / "report.json").read_text())["head"]["warnings"]
+    assert "2 of the 12" in warning and "2 of the 12" in (tmp_path / "out" / "report.html").read_text()
+    done = invoke(toy_model, "--data", test, *options)
+    assert "learnt from" not in done.output
+    assert 'role="alert"' not in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_behaviour_runs_alone(toy_model):

@@ -50,9 +50,7 @@ def test_held_out_sentences_and_what_resembles_them_are_not_taught(shared, place
     assert sorted(s.text for s in found) == sorted([SPOKEN, FRESH])
     assert next(s for s in found if s.text == FRESH).after.startswith("The minister of Tarvania")
     assert len(unlabelled(placed, shared, 1)) == 1
-    linked = dataclasses.replace(
-        placed, splits={**placed.splits, "near_duplicates": [["in-dev", "nowhere"]]}
-    )
+    linked = dataclasses.replace(placed, splits={**placed.splits, "near_duplicates": [["in-dev", "nowhere"]]})
     assert [s.text for s in unlabelled(linked, shared, 100)] == [SPOKEN]
 
 

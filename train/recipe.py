@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from communique.eval.metrics import Scores, evaluate, f1_of
-from communique.model.artifact import Artifact, load_artifact, write_manifest
+from communique.model.artifact import Artifact, document_digest, load_artifact, write_manifest
 from communique.model.classifier import StanceClassifier, decide, softmax
 from communique.model.engine import Engine
 from communique.model.labels import LABELS, STANCES, label_index
@@ -196,7 +196,9 @@ def ship(
     threshold = fit_threshold(softmax(shipped, temperature), gold)
     gate = compare(fp32, shipped, gold, temperature, threshold)
     gate.check()
-    feed = dataclasses.replace(feed, temperature=temperature, threshold=threshold)
+    feed = dataclasses.replace(
+        feed, temperature=temperature, threshold=threshold, trained_on=_trained_on(annotations, rows)
+    )
     scores = {"dev": _score(shipped, dev, feed.temperature, feed.threshold)}
     if test:
         logits = _onnx_logits(folder / "model.onnx", folder / "tokenizer.json", feed, labelled_rows(test))
@@ -208,6 +210,12 @@ def ship(
     artifact = write_manifest(folder, feed)
     StanceClassifier(artifact)  # a folder that cannot be loaded is no artefact
     return artifact
+
+
+def _trained_on(annotations: Annotations, rows: Sequence[TrainRow]) -> tuple[str, ...]:
+    texts = {row.text for row in rows if row.source == "real"}
+    found = {s.row.doc_id for s in annotations.split("train", own=False) if s.text in texts}
+    return tuple(sorted(map(document_digest, found)))
 
 
 def _score(logits: Logits, sentences: Sequence[Sentence], temperature: float, threshold: float) -> Scores:
