@@ -37,8 +37,12 @@ from communique.model.classifier import decide, softmax
 from communique.model.engine import Engine, Feed, Logits, batches
 from communique.model.tokens import SentenceTokenizer, TokenIds
 
-X86, ARM = "x86-64", "ARM64"
-EVERYWHERE = f"Linux {X86} {ARM}, macOS {ARM}, Windows"
+# Platforms of the wheels on the package index, read there for onnxruntime 1.32.0, openvino 2026.4.1,
+# ctranslate2 4.8.5 and torch 2.13.0.
+ORT = "Linux x86-64 ARM64, macOS 14 ARM64, Windows x86-64 ARM64"
+OPENVINO = "Linux x86-64 ARM64 (glibc 2.35), macOS 11 ARM64, Windows x86-64"
+CT2 = "Linux x86-64 ARM64, macOS 11 both, Windows x86-64"
+TORCH = "Linux x86-64 ARM64, macOS 14 ARM64, Windows x86-64"
 
 
 def onnxruntime_fp32() -> type[Engine]:
@@ -161,15 +165,15 @@ def torch_bf16() -> type[Engine]:
 
 
 ENGINES: dict[str, tuple[Callable[[], type[Engine]], tuple[str, ...], str]] = {
-    "onnxruntime fp32": (onnxruntime_fp32, ("onnxruntime",), EVERYWHERE),
-    "onnxruntime int8 dynamic": (onnxruntime_int8, ("onnxruntime",), EVERYWHERE),
-    "openvino fp32": (openvino("OpenVinoEngine"), ("openvino",), EVERYWHERE),
-    "openvino bf16": (openvino("OpenVinoBf16Engine"), ("openvino",), f"{EVERYWHERE}; AVX-512 BF16 or AMX"),
-    "openvino int8 a token": (openvino("OpenVinoInt8Engine"), ("openvino",), f"{EVERYWHERE}; VNNI"),
-    "openvino int8 calibrated": (openvino_nncf, ("openvino", "nncf"), f"{EVERYWHERE}; VNNI"),
-    "ctranslate2 fp32": (ctranslate2("float32"), ("ctranslate2",), EVERYWHERE),
-    "ctranslate2 int8": (ctranslate2("int8"), ("ctranslate2",), EVERYWHERE),
-    "torch bf16": (torch_bf16, ("torch", "transformers"), EVERYWHERE),
+    "onnxruntime fp32": (onnxruntime_fp32, ("onnxruntime",), ORT),
+    "onnxruntime int8 dynamic": (onnxruntime_int8, ("onnxruntime",), ORT),
+    "openvino fp32": (openvino("OpenVinoEngine"), ("openvino",), OPENVINO),
+    "openvino bf16": (openvino("OpenVinoBf16Engine"), ("openvino",), f"{OPENVINO}; AVX-512 BF16 or AMX"),
+    "openvino int8 a token": (openvino("OpenVinoInt8Engine"), ("openvino",), f"{OPENVINO}; VNNI"),
+    "openvino int8 calibrated": (openvino_nncf, ("openvino", "nncf"), f"{OPENVINO}; VNNI"),
+    "ctranslate2 fp32": (ctranslate2("float32"), ("ctranslate2",), CT2),
+    "ctranslate2 int8": (ctranslate2("int8"), ("ctranslate2",), CT2),
+    "torch bf16": (torch_bf16, ("torch", "transformers"), TORCH),
 }
 
 

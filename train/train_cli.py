@@ -5,6 +5,7 @@ communique train --config runs/student/train.json --seed 2 --out runs/second
 communique train --out runs/student --resume
 communique train --folds --out runs/folds
 communique train --out runs/search search --trials 30
+communique train --out runs/soup soup runs/one runs/two
 communique train soft-labels runs/teacher --file runs/soft.jsonl
 torchrun --nproc-per-node 2 -m communique.cli train --out runs/two
 """
@@ -207,6 +208,36 @@ def soft_labels(
     sys.stdout.write(f"{len(found):,} sentences with soft labels in {file}\n")
 
 
+def soup(
+    ctx: typer.Context,
+    runs: Annotated[list[Path], typer.Argument(help="Trainings of one encoder, or checkpoints of one.")],
+    name: Annotated[str, typer.Option(help="Name in the model's version.")] = "communique",
+) -> None:
+    """Average the weights of several trainings where dev says that it pays, and ship the mean."""
+    from communique.train import recipe
+    from communique.train.soup import Tried
+    from communique.train.soup import soup as mix
+
+    def say(tried: Tried) -> None:
+        sys.stderr.write(f"dev macro-F1 {tried.macro_f1:.4f}: {' + '.join(tried.parts)}\n")
+
+    job: _Job = ctx.obj
+    annotations = recipe.with_dev(job.annotations)
+    dev = recipe.labelled_rows(recipe.held_out(annotations, "dev"))
+    try:
+        mix(runs, job.config, dev, job.out, say)
+        public: list[Any] = []
+        if job.public is not None:
+            apart = [*dev, *recipe.labelled_rows(annotations.split("test"))]
+            public = recipe.public_rows(job.public, job.config, [row.text for row in apart])
+        rows = [*recipe.training_rows(annotations, job.config), *public]
+        artifact = recipe.ship(job.config, annotations, job.out, name=name, rows=rows)
+    except KeyboardInterrupt:
+        sys.stderr.write("communique: interrupted; begin the soup again\n")
+        raise typer.Exit(INTERRUPTED) from None
+    sys.stdout.write(f"{artifact.version} in {artifact.folder}\n")
+
+
 def _signature() -> inspect.Signature:
     """One keyword for each own flag and each field of the config; None means "not given"."""
     parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
@@ -238,3 +269,4 @@ run.__annotations__ = {p.name: p.annotation for p in _signature().parameters.val
 app.callback()(run)
 app.command("search")(search)
 app.command("soft-labels")(soft_labels)
+app.command("soup")(soup)
