@@ -198,7 +198,10 @@ def test_each_variant_differs_in_one_thing(own, quick, tmp_path, tiny_encoder):
         "recipe": set(),
         "without-public-data": {"public_weight"},
         "without-own-statements": {"own_weight"},
+        "without-single-pass": {"single_weight"},
         "without-context": {"before_tokens"},
+        "with-twice-the-context": {"before_tokens"},
+        "with-second-acts": {"second_act"},
         "with-int8-weights": set(),
         "teacher": set(),  # the same tiny encoder here
     }

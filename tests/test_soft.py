@@ -11,6 +11,7 @@ pytest.importorskip("torch", reason="needs the train extra")
 pytestmark = pytest.mark.filterwarnings("default")
 
 from communique.model.errors import InputError  # noqa: E402
+from communique.model.labels import LABELS  # noqa: E402
 from communique.model.tokens import SentenceInput  # noqa: E402
 from communique.train.config import TrainConfig  # noqa: E402
 from communique.train.recipe import soft_rows  # noqa: E402
@@ -94,3 +95,16 @@ def test_a_folder_that_is_no_teacher(tmp_path):
         soft_labels([tmp_path / "empty"], [SentenceInput(SPOKEN)], tmp_path / "soft.jsonl")
     shown = CliRunner().invoke(app, ["train", "soft-labels", "--help"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0 and "--sentences" in shown.output
+
+
+def test_a_second_act_gets_its_share_of_the_target(own):
+    from communique.train.batches import _target
+    from communique.train.recipe import weighted_rows
+
+    two = [s for s in own.split("train") if s.row.also is not None][:1]
+    one = [s for s in own.split("train") if s.row.also is None][:1]
+    rows = weighted_rows([*two, *one], TrainConfig(second_act=0.25))
+    target = dict(zip(map(str, LABELS), _target(rows[0], 0.0), strict=True))
+    assert target[two[0].row.label] == 0.75 and target[two[0].row.also] == 0.25
+    assert rows[0].label == two[0].row.label and rows[1].soft == ()
+    assert weighted_rows(two, TrainConfig())[0].soft == ()

@@ -36,7 +36,7 @@ class TrainRow:
     after: str = ""
     label: str = ""
     soft: tuple[float, ...] = ()
-    """Probabilities for `LABELS`; empty where `label` is given."""
+    """Probabilities for `LABELS`, taught in place of `label`; empty where the label alone is known."""
     weight: float = 1.0
     source: str = ""
 

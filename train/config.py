@@ -49,6 +49,8 @@ class TrainConfig:
     """Weight of the project's own statements; 0 leaves them out."""
     single_weight: float = 1.0
     """Weight of rows that one annotator labelled; 0 leaves them out."""
+    second_act: float = 0.0
+    """Share of the target that the second act of a sentence gets where annotators saw one."""
     public_weight: float = 1.0
     """Weight of public data in the first stage; 0 leaves it out."""
     first_epochs: float = 2.0
@@ -123,6 +125,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("after_tokens", 0, 256),
     ("own_weight", 0, 100),
     ("single_weight", 0, 100),
+    ("second_act", 0, 0.5),
     ("public_weight", 0, 100),
     ("first_epochs", 0, 1000),
     ("public_cap", 0, 1_000_000),

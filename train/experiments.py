@@ -119,7 +119,10 @@ def ablation(
         part("recipe"),
         part("without-public-data", {"public_weight": 0.0}),
         part("without-own-statements", {"own_weight": 0.0}),
+        part("without-single-pass", {"single_weight": 0.0}),
         part("without-context", {"before_tokens": 0, "after_tokens": 0}),
+        part("with-twice-the-context", {"before_tokens": 2 * config.before_tokens}),
+        part("with-second-acts", {"second_act": 0.2}),
         part("with-int8-weights", int8=True),
     ]
     if teacher is not None:

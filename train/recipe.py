@@ -52,8 +52,18 @@ def weighted_rows(sentences: Sequence[Sentence], config: TrainConfig) -> list[Tr
         weight *= config.single_weight if s.row.passes == 1 else 1.0
         if s.text is not None and weight > 0:
             source = "own" if s.row.synthetic else "real"
-            rows.append(TrainRow(s.text, s.before, s.after, s.row.label, weight=weight, source=source))
+            soft = _two_acts(s.row.label, s.row.also, config.second_act)
+            rows.append(
+                TrainRow(s.text, s.before, s.after, s.row.label, soft=soft, weight=weight, source=source)
+            )
     return rows
+
+
+def _two_acts(label: str, also: str | None, share: float) -> tuple[float, ...]:
+    """The target of a sentence that does two things; empty where its label alone is taught."""
+    if also is None or share == 0:
+        return ()
+    return tuple((name == label) * (1 - share) + (name == also) * share for name in map(str, LABELS))
 
 
 def public_rows(folder: Path, config: TrainConfig, against: Sequence[str]) -> list[TrainRow]:
