@@ -99,7 +99,7 @@ def _csv(blob: Blob, columns: Columns) -> Iterator[Item]:
     number = 1
     try:
         header = next(rows, [])
-        _need(columns.text, header)
+        _need(columns, header)
         for cells in rows:
             number += 1
             if not cells:
@@ -125,7 +125,7 @@ def _parquet(blob: Blob, columns: Columns) -> Iterator[Item]:
         number = 0
         try:
             file = pq.ParquetFile(whole)
-            _need(columns.text, file.schema_arrow.names)
+            _need(columns, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
                 for row in batch.to_pylist():
                     number += 1
@@ -170,9 +170,10 @@ class _Raw(io.RawIOBase):
         return len(data)
 
 
-def _need(name: str, header: list[str]) -> None:
-    if name not in header:
-        raise InputError(f"no column {name!r}; there are {', '.join(map(repr, header))}: use --text-field")
+def _need(columns: Columns, header: list[str]) -> None:
+    for name, flag in ((columns.text, "--text-field"), (columns.id, "--id-field")):
+        if name is not None and name not in header:
+            raise InputError(f"no column {name!r}; there are {', '.join(map(repr, header))}: use {flag}")
 
 
 def _checked(

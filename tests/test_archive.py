@@ -152,6 +152,13 @@ def test_bad_input_is_rejected_with_its_reason(case):
     assert "\n" not in found[0].reason
 
 
+def test_an_id_column_that_is_not_there_is_not_passed_over():
+    (found,) = read("a.csv", b"text,id\nx y,1\n", Columns(id="speech"))
+    assert (
+        isinstance(found, Rejected) and "no column 'speech'" in found.reason and "--id-field" in found.reason
+    )
+
+
 def test_a_bad_row_or_member_does_not_stop_the_others():
     good = json.dumps({"text": TEXT}).encode() + b"\n"
     found = read("a.jsonl", good + b"nonsense\n" + b"x" * 10_000_001 + b"\n" + good)
