@@ -130,30 +130,46 @@ def _wrapped(above: str, line: str, width: int, flowed: bool) -> bool:
 # --- inside a block ------------------------------------------------------------------------------
 
 
+_INITIAL_GAP = re.compile(r"((?<!\w)[A-Z]\s*)[^\S\x00-\x7f](?=\.)")
+
+
 def _sentencex(block: str) -> Iterator[int]:
-    """Boundaries that sentencex proposes for English; its pieces join up to the block."""
+    """Boundaries that sentencex proposes for English; its pieces join up to the block.
+
+    A no-break or other wide space between an initial and its period ends sentencex 1.0.32 in a panic,
+    which no `except Exception` holds: there, and only there, it is shown a plain space.
+    """
     at = 0
-    for piece in sentencex.segment("en", block):
+    shown = _INITIAL_GAP.sub(r"\1 ", block)
+    for piece in sentencex.segment("en", shown):
         at += len(piece)
         yield at
 
 
 _OPENERS = "\"'“‘«([¡¿*_"
 _CLOSERS = "\"'”’»)\\]*_"
-_NOTE = r"(?:(?:\[\d{1,3}(?:[,–-]\s?\d{1,3})*\])+|[¹²³⁰-⁹]+)"
+_BRACKET_NOTE = r"\[\d{1,3}(?:[,–-]\s?\d{1,3})*\]"
+_NOTE = rf"(?:(?:{_BRACKET_NOTE})+|[¹²³⁰-⁹]+)"
+_STOPS = ".!?…。"
+# Each pass is linear: what a quantifier has taken it keeps (`*+`), and a run of stops is tried from its
+# first only. Nothing given back could match, as no class holds what the one behind it begins with.
 _CANDIDATE = re.compile(
-    rf"(?:(?:\.\s\.\s\.)|[.!?…。]+)[{_CLOSERS}]*{_NOTE}?[{_CLOSERS}]*(?=\s|$)"  # a stop, then space
-    rf"|[;:.](?=\s+(?:[•●▪]|[-–]\s?[A-Z]))"  # a list run together on one line
-    rf"|(?<=[a-z][a-z0-9)%])[.!?][{_CLOSERS}]*{_NOTE}?(?=[{_OPENERS}]*[A-Z][a-z]+(?:\s|,))"  # a lost space
+    rf"(?<![{_STOPS}])(?:(?:\.\s\.\s\.)|[{_STOPS}]++)"
+    rf"[{_CLOSERS}]*+{_NOTE}?[{_CLOSERS}]*+(?=\s|$)"  # a stop, then space
+    rf"|[;:.](?=\s++(?:[•●▪]|[-–]\s?[A-Z]))"  # a list run together on one line
+    rf"|(?<=[a-z][a-z0-9)%])[.!?][{_CLOSERS}]*+{_NOTE}?"
+    rf"(?=[{_OPENERS}]*+[A-Z][a-z]++(?:\s|,))"  # a lost space
 )
 _LOUD_SPEAKER = re.compile(r"\s*[A-Z][A-Z’'\- ]{2,30}$")
 _SPACE = re.compile(r"\s*")
 _LONGEST_MARK = 20
-_NOTE_END = re.compile(_NOTE + r"$")
+_LOOK = 200
+"""Characters read on either side of a stop; no word that decides is nearly as long."""
+_NOTE_END = re.compile(rf"(?:{_BRACKET_NOTE}|[¹²³⁰-⁹])$")
 _LIST_STOPS = frozenset(";:.")
-_INLINE_BULLET = re.compile(r"\s+(?:[•●▪]|[-–]\s?[A-Z])")
+_INLINE_BULLET = re.compile(r"\s++(?:[•●▪]|[-–]\s?[A-Z])")
 _LEFT_TOKEN = re.compile(r"[^\s(\[“‘\"«]*$")
-_NEXT_TOKEN = re.compile(rf"\s*([{_OPENERS}]*)([^\s]*)")
+_NEXT_TOKEN = re.compile(rf"\s*([{_OPENERS}]*)([^\s]{{0,{_LOOK}}})")
 
 _ACRONYM = re.compile(r"(?:.*[-–/])?(?:[A-Z]\.){1,5}[A-Z]?$")
 _ROMAN = re.compile(r"[IVXLC]{1,6}$")
@@ -217,7 +233,7 @@ def _verdict(block: str, start: int, stop: int, after: int) -> bool | None:
     if marks != ".":
         closes = any(c in _CLOSERS for c in marks[1:])
         return None if not closes else not _is_abbreviation_inside(block, stop, word)
-    return _after_period(_left(block, start, stop), opener, word, block[start:stop])
+    return _after_period(_left(block, start, stop), opener, word, block[max(start, stop - _LOOK) : stop])
 
 
 def _left(block: str, start: int, stop: int) -> str:
@@ -246,7 +262,10 @@ def _is_abbreviation_inside(block: str, stop: int, word: str) -> bool:
 
 
 def _after_period(left: str, opener: str, word: str, sentence: str) -> bool | None:
-    """Verdict on a plain full stop behind the token `left`, before `word`."""
+    """Verdict on a plain full stop behind the token `left`, before `word`.
+
+    `sentence` is the running sentence up to the stop, of a long one the last `_LOOK` characters.
+    """
     left = left.rpartition("/")[2]  # "A/91/L.5/Add. 1"
     bare = left.lower()
     plain = word.rstrip(".,;:!?)\"'”’")

@@ -1,6 +1,7 @@
 """Sentence boundaries: the written set, the offsets, and the places where official prose is hard."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,32 @@ def test_blank_text_has_no_sentences():
 
 def test_one_very_long_line_takes_linear_time():
     assert len(segment("The parties agreed. " * 50_000)) == 50_000
+
+
+HOSTILE = {
+    "stops": "." * 100_000 + "x",
+    "stops and quotes": "." * 50_000 + '"' * 50_000 + "x",
+    "quotes in turn": '."' * 50_000 + "x",
+    "initials": "J. " * 33_000,
+    "one token": "ab.Cd," * 16_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_text_built_to_be_slow_is_not(name):
+    began = time.process_time()
+    segment(HOSTILE[name])
+    assert time.process_time() - began < 2  # a fifth of a second; with patterns that go back, seconds to hours
+
+
+def test_a_long_sentence_is_looked_at_near_its_stops():
+    long = "The sides " + "met and " * 60
+    assert len(segment(long + "named it Annex B. They left.")) == 2
+    assert len(segment(long + "heard J. Roe. They left.")) == 2
+    assert len(segment("   THE CHAIRMAN. The Committee " + "met and " * 60 + "rose.")) == 1
+
+
+@pytest.mark.parametrize("gap", ["\u00a0", "\u3000", " \u2009"])
+def test_a_wide_space_behind_an_initial_is_no_panic(gap):
+    text = f"He saw plan B{gap}. it was short. They met."
+    assert [text[s.start : s.end] for s in segment(text)][-1] == "They met."
