@@ -218,6 +218,21 @@ def test_akoma_ntoso_that_does_not_nest_is_mended():
     assert text_of_akn(entity) == "Seen: &x;"  # the file was not read
 
 
+def test_akoma_ntoso_loses_no_text():
+    listed = (
+        b"<doc><p>Before.</p><blockList><listIntroduction>It <i>urges</i> both sides:</listIntroduction>"
+        b"<item><num>(a)</num><p>to meet;</p></item><listWrapUp>without delay.</listWrapUp></blockList>"
+        b"<item>Loose <b>words</b> &x; <!-- no --><p>Inner.</p> behind.</item><num>9.</num></doc>"
+    )
+    assert text_of_akn(listed).split("\n\n") == [
+        *("Before.", "It urges both sides:", "(a) to meet;", "without delay."),
+        *("Loose words &x;", "Inner.", "behind.", "9."),
+    ]
+    mended = b"<doc><mainBody><paragraph><span>A title</span></docTitle><p>It met.</p></mainBody></doc>"
+    assert text_of_akn(mended) == "A title\n\nIt met."
+    assert text_of_akn(b"<rss><title>No statement</title></rss>") == ""
+
+
 def test_walk_is_sorted_and_skips_hidden_files(tmp_path):
     for name in ("b/x.txt", "a.txt", ".hidden.txt", "b/.git/y.txt", "c.txt"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
