@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -189,6 +189,20 @@ def in_context(sentences: Sequence[str]) -> list[SentenceInput]:
     """A document's sentences, each with the one before and the one after."""
     padded = ["", *sentences, ""]
     return [SentenceInput(padded[i], padded[i - 1], padded[i + 1]) for i in range(1, len(padded) - 1)]
+
+
+def set_aside(fields: Mapping[str, Any], taken: Collection[str]) -> dict[str, Any]:
+    """A row's own fields, to be carried beside those in `taken`: one of these becomes `input_NAME`.
+
+    It is prefixed until no other field of the row has the name, so that nothing is written over.
+    """
+    carried: dict[str, Any] = {}
+    for own, value in fields.items():
+        name = own
+        while name in taken or (name != own and name in fields):
+            name = f"input_{name}"
+        carried[name] = value
+    return carried
 
 
 def softmax(logits: npt.NDArray[np.float32], temperature: float) -> npt.NDArray[np.float64]:

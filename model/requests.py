@@ -10,7 +10,7 @@ name the record has already is kept as `input_NAME`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.json_schema import models_json_schema
 
 from communique.model.batching import Scores
-from communique.model.classifier import DIGITS, Prediction, decide, in_context
+from communique.model.classifier import DIGITS, Prediction, decide, in_context, set_aside
 from communique.model.errors import InputError
 from communique.model.extraction import KINDS
 from communique.model.labels import LABELS
@@ -194,7 +194,7 @@ def prepare(body: bytes) -> Work:
     if "text" in request.model_fields_set:
         request.documents = [Document(id="text", text=request.text)]
     for document in request.documents:
-        metadata = _renamed(document.__pydantic_extra__ or {}, (*_PLACE, *_ADDED))
+        metadata = set_aside(document.__pydantic_extra__ or {}, (*_PLACE, *_ADDED))
         spans = segment(document.text)
         inputs += in_context([document.text[s.start : s.end] for s in spans])
         for number, s in enumerate(spans):
@@ -203,7 +203,7 @@ def prepare(body: bytes) -> Work:
     for given in request.sentences:
         sentence = Sentence(text=given) if isinstance(given, str) else given
         inputs.append(SentenceInput(sentence.text, sentence.before, sentence.after))
-        carried.append((_renamed(sentence.model_dump(exclude_unset=True), _ADDED), {}))
+        carried.append((set_aside(sentence.model_dump(exclude_unset=True), _ADDED), {}))
     return Work(inputs, carried, request.threshold, request.abstain)
 
 
@@ -224,10 +224,6 @@ def records(
         shares = tuple(round(float(p), DIGITS) for p in row)
         found = Prediction(sentence.text, 0, len(sentence.text), label, shares, truncated)
         yield {**before, **found.fields(version), **behind}
-
-
-def _renamed(fields: Mapping[str, Any], taken: Sequence[str]) -> dict[str, Any]:
-    return {(f"input_{name}" if name in taken else name): value for name, value in fields.items()}
 
 
 def _one_line(error: ValidationError) -> str:

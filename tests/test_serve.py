@@ -86,10 +86,12 @@ def test_duplicates_empty_and_very_long_sentences_keep_their_place(client):
 
 def test_documents_carry_their_metadata_and_sentences_their_fields(client):
     document = {"id": "a", "text": TEXT, "issuer": "Ardenia", "label": "mine", "nested": {"x": [1, None]}}
+    document["input_label"] = "older"
     found = records(client, documents=[document, {"id": "b", "text": "They met."}])
     assert [(r["doc_id"], r["sent_id"]) for r in found] == [("a", 0), ("a", 1), ("a", 2), ("b", 0)]
     assert found[0]["issuer"] == "Ardenia" and found[0]["nested"] == {"x": [1, None]}
-    assert (found[0]["label"], found[0]["input_label"]) == ("demand", "mine")
+    assert (found[0]["label"], found[0]["input_label"]) == ("demand", "older")
+    assert found[0]["input_input_label"] == "mine"
     (row,) = records(client, sentences=[{"text": "urges", "before": "x", "row": 7}])
     assert (row["row"], row["before"], row["label"]) == (7, "x", "demand")
 
