@@ -65,8 +65,15 @@ def run(
     .gz and .zst. Stopped or killed, the same command goes on where it was. The table is in OUT/records;
     what could not be read is in OUT/rejected.jsonl.
     """
+    from importlib.util import find_spec
+
     from rich.console import Console
 
+    from communique.model.errors import InputError
+
+    for needed in ("lxml", "charset_normalizer"):
+        if find_spec(needed) is None:
+            raise InputError(f"{needed} is missing: pip install 'communique[archive]'")
     from communique.archive.progress import Bar
     from communique.archive.run import Options, run_archive
 
