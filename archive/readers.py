@@ -19,6 +19,8 @@ MAX_STATEMENT_BYTES = 10_000_000
 """A longer file is no statement but an archive of them, or not text at all."""
 _LONGEST_LINE = 1_000_000
 """Characters; the longest single-line statement seen is under 40,000."""
+_DEEPEST = 100
+"""Objects and lists inside one another that a row may carry: a writer must get through them again."""
 _HTML = frozenset((".html", ".htm", ".xhtml"))
 _MARKDOWN = frozenset((".md", ".markdown"))
 _NO_PROSE = (
@@ -157,6 +159,8 @@ def _inline_text(kind: str, content: str) -> str:
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a JSON Lines file as (line number from 1, row), each with a string field `text`.
 
+    `before` and `after` are strings, or absent or null where there is no neighbour.
+
     Raises:
         InputError: with file and line, for what is not such a row.
     """
@@ -181,13 +185,35 @@ def _row(line: bytes, place: str) -> dict[str, Any]:
         raise InputError(
             f"{place}: not JSON ({error.msg} at column {error.colno}): one object a line"
         ) from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, brackets without end
+        raise InputError(f"{place}: not JSON that can be read (too deep, or too long a number)") from None
     if not isinstance(row, dict):
         raise InputError(f"{place}: expected a JSON object with a field 'text', found {type(row).__name__}")
     if "text" not in row:
         raise InputError(f"{place}: no field 'text'; fields are {', '.join(map(repr, row)) or 'none'}")
     for field in ("text", "before", "after"):
-        if field in row and not isinstance(row[field], str):
+        absent = field not in row or (row[field] is None and field != "text")
+        if not absent and not isinstance(row[field], str):
             raise InputError(f"{place}: field {field!r} must be a string, found {type(row[field]).__name__}")
     if not row["text"].strip():
         raise InputError(f"{place}: field 'text' is blank")
+    if _depth(row) > _DEEPEST:
+        raise InputError(f"{place}: fields nested over {_DEEPEST} deep: take them out")
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{place}: holds half a surrogate pair (\\ud800 … \\udfff alone), no character: remove it"
+        ) from None
     return row
+
+
+def _depth(row: dict[str, Any]) -> int:
+    """How many objects and lists a row holds inside one another, itself counted."""
+    depth = 0
+    level: list[Any] = [row]
+    while level:
+        depth += 1
+        inner = [part for held in level for part in (held.values() if isinstance(held, dict) else held)]
+        level = [part for part in inner if isinstance(part, dict | list)]
+    return depth

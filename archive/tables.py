@@ -202,7 +202,9 @@ def _row(row: dict[str, Any], file: str, place: str, encoding: str, columns: Col
     given = next((row.pop(name) for name in names if row.get(name) not in (None, "")), None)
     neighbours = None
     if columns.sentences:
-        before, after = row.pop("before", ""), row.pop("after", "")
+        before, after = (
+            "" if side is None else side for side in (row.pop("before", ""), row.pop("after", ""))
+        )
         if not (isinstance(before, str) and isinstance(after, str)):
             raise InputError("fields 'before' and 'after' must be strings")
         neighbours = (before, after)

@@ -24,7 +24,7 @@ def check_output(path: Path) -> None:
     """Refuse an output that could not be written, before any work is done.
 
     Raises:
-        InputError: unknown ending, or a folder that does not exist.
+        InputError: unknown ending, a folder that does not exist or cannot be written to.
     """
     if path.suffix not in FORMATS:
         raise InputError(
@@ -32,8 +32,15 @@ def check_output(path: Path) -> None:
         )
     if path.suffix == ".parquet":
         _pyarrow()
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: folder {path.parent} does not exist: make it first")
+    try:
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: folder {path.parent} does not exist: make it first")
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder: name a file")
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from None
 
 
 def write_jsonl(records: Sequence[Record], out: TextIO) -> None:
@@ -43,8 +50,23 @@ def write_jsonl(records: Sequence[Record], out: TextIO) -> None:
 
 
 def write_records(records: Sequence[Record], path: Path) -> None:
-    """Write all records to `path`; an interrupted write leaves what was there before."""
+    """Write all records to `path`; an interrupted write leaves what was there before.
+
+    Raises:
+        InputError: see `check_output`; or the disk is full.
+    """
     check_output(path)
+    try:
+        _write(records, path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written ({error.strerror or error}): choose another place")
+
+
+def _write(records: Sequence[Record], path: Path) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     part = Path(name)
     try:
@@ -82,14 +104,28 @@ def _parquet(records: Sequence[Record], file: Any) -> None:  # noqa: ANN401  any
     for field in _fields(records):
         values = [record.get(field) for record in records]
         try:
-            columns[field] = pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):  # mixed types in a carried field
-            columns[field] = pa.array(
-                [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
-            )
+            column = pa.array(values)
+            fits = _parquet_holds(column.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # mixed types, more than 64 bits
+            fits = False
+        columns[field] = (
+            column
+            if fits
+            else pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values])
+        )
     pq.write_table(pa.table(columns), file, compression="zstd")
     file.flush()
     os.fsync(file.fileno())
+
+
+def _parquet_holds(kind: Any) -> bool:  # noqa: ANN401  PyArrow is untyped
+    """Whether Parquet has the type of a column; it has no object without fields."""
+    pa, _ = _pyarrow()
+    if pa.types.is_list(kind):
+        return _parquet_holds(kind.value_type)
+    if pa.types.is_struct(kind):
+        return kind.num_fields > 0 and all(_parquet_holds(field.type) for field in kind)
+    return True
 
 
 def _pyarrow() -> Any:  # noqa: ANN401  two modules

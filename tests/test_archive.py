@@ -353,7 +353,9 @@ def test_what_is_not_ours_is_left_alone(corpus, toy_model, tmp_path):
 
 
 def test_sentences_keep_their_order_rows_and_context(toy_model, tmp_path):
-    found = [{"text": "It met.", "before": "x", "after": "y", "k": 1}] * 3 + [{"text": "He urges peace."}]
+    found = [{"text": "It met.", "before": "x", "after": "y", "k": 1}] * 3 + [
+        {"text": "He urges peace.", "before": None}
+    ]
     (tmp_path / "s.jsonl").write_bytes(jsonl(found))
     options = dataclasses.replace(SMALL, sentences=True, shard_sentences=2)
     outcome = run_archive([str(tmp_path / "s.jsonl")], tmp_path / "out", options, model=toy_model)
