@@ -89,6 +89,9 @@ def label(
     ] = None,
     no_abstain: Annotated[bool, typer.Option("--no-abstain", help="Force one of the four stances.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; one a core if not given.")] = None,
+    backend: Annotated[
+        str, typer.Option(help="auto, onnxruntime (the same digits everywhere) or openvino.")
+    ] = "onnxruntime",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
 ) -> None:
     """Label the sentences of statements.
@@ -97,6 +100,7 @@ def label(
     record a sentence.
     """
     from communique.archive import writer
+    from communique.model.backends import choose
     from communique.model.classifier import StanceClassifier
     from communique.model.errors import InputError
 
@@ -106,7 +110,12 @@ def label(
         writer.check_output(output)
     if doc_id is not None and (sentences is not None or len(files or []) > 1):
         raise InputError("--doc-id names one statement: give one file")
-    job = _Job(lambda: StanceClassifier.load(model, threads=threads), threshold, not no_abstain, quiet)
+    choose(backend)  # refused before anything is read
+
+    def load() -> StanceClassifier:
+        return StanceClassifier.load(model, threads=threads, backend=backend)
+
+    job = _Job(load, threshold, not no_abstain, quiet)
     show = output is None and sentences is None and sys.stdout.isatty()
     try:
         if sentences is not None:
@@ -189,20 +198,20 @@ def _label_files(job: _Job, names: Sequence[str], doc_id: str | None, *, show: b
 def _label_rows(job: _Job, path: Path) -> list[dict[str, Any]]:
     """Rows with the model's fields added; a carried field of the same name is kept as `input_NAME`."""
     from communique.archive.readers import read_rows
+    from communique.model.classifier import set_aside
     from communique.model.errors import InputError
     from communique.model.tokens import SentenceInput
 
     rows = [row for _, row in read_rows(path)]
     if not rows:
         raise InputError(f"{path}: holds no rows")
-    found = job.label([SentenceInput(r["text"], r.get("before", ""), r.get("after", "")) for r in rows])
+    found = job.label([SentenceInput(r["text"], r.get("before") or "", r.get("after") or "") for r in rows])
     records = []
     renamed: set[str] = set()
     for row, p in zip(rows, found, strict=True):
         added = p.fields(job.classifier.version)
         renamed |= row.keys() & added.keys()
-        carried = {(f"input_{name}" if name in added else name): value for name, value in row.items()}
-        records.append({**carried, **added})
+        records.append({**set_aside(row, added), **added})
     if renamed and not job.quiet:
         job.notes.print(
             f"[dim]note: the rows' own {', '.join(sorted(renamed))} carried as input_…[/dim]", soft_wrap=True

@@ -10,7 +10,9 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from communique.model.classifier import StanceClassifier
+from communique.archive import writer
+from communique.model.classifier import StanceClassifier, set_aside
+from communique.model.errors import InputError
 
 TEXT = (
     "The ministers met on 3 May. We call on Belmar to release the crew. Both sides agreed to reopen the port."
@@ -80,13 +82,26 @@ def test_output_files_hold_the_same_records(tmp_path, ending):
 
 
 def test_rows_keep_their_fields_in_order_and_a_clash_is_kept_aside(tmp_path):
-    row = {"z": [1, {"a": None}], "text": "We urge Belmar to act.", "label": "gold", "é": "ü"}
+    row = {
+        "z": [1, {"a": None}],
+        "text": "We urge Belmar to act.",
+        "label": "gold",
+        "é": "ü",
+        "input_label": "a",
+    }
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     done = run("label", "--sentences", tmp_path / "rows.jsonl")
     (found,) = rows(done.stdout)
-    assert list(found)[:4] == ["z", "text", "input_label", "é"]
-    assert found["z"] == row["z"] and found["input_label"] == "gold" and found["label"] == "demand"
+    assert list(found)[:5] == ["z", "text", "input_input_label", "é", "input_label"]
+    assert found["z"] == row["z"] and found["label"] == "demand"
+    assert found["input_input_label"] == "gold" and found["input_label"] == "a"
     assert b"carried as input_" in done.stderr
+
+
+def test_a_field_set_aside_writes_over_no_other():
+    row = {"input_label": 1, "label": 2, "input_input_label": 3, "x": 4}
+    kept = {"input_label": 1, "input_input_input_label": 2, "input_input_label": 3, "x": 4}
+    assert set_aside(row, ["label", "text"]) == kept
 
 
 def test_no_abstain_and_threshold(tmp_path):
@@ -97,12 +112,71 @@ def test_no_abstain_and_threshold(tmp_path):
     assert {r["label"] for r in timid} == {"none"}
 
 
+def test_parquet_takes_what_rows_hold(tmp_path):
+    given = [
+        {
+            "text": "They met.",
+            "big": 2**70,
+            "none": {},
+            "in": [{"a": {}}],
+            "object": {"a": 1},
+            "before": None,
+        },
+        {"text": "They met.", "big": 1, "none": {}, "in": [], "object": {"a": 2}, "before": ""},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+    run("label", "--sentences", tmp_path / "rows.jsonl", "-o", tmp_path / "out.parquet")
+    found = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [(r["big"], r["none"], r["in"]) for r in found] == [
+        (str(2**70), "{}", '[{"a": {}}]'),
+        ("1", "{}", "[]"),
+    ]
+    assert [r["object"] for r in found] == [{"a": 1}, {"a": 2}]
+    assert found[0]["p_none"] == found[1]["p_none"]  # null is no neighbour
+
+
+def test_a_disk_that_fills_up_is_told_in_a_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, "write_jsonl", full)
+    with pytest.raises(InputError, match=r"out.jsonl: cannot be written \(No space left on device\)"):
+        writer.write_records([{"text": "a"}], tmp_path / "out.jsonl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_backend_is_the_one_asked_for(tmp_path):
+    (tmp_path / "s.txt").write_text(TEXT)
+    code = (
+        "import sys, communique.cli; from communique.model import classifier, engine; "
+        "classifier.choose = lambda name: (sys.stderr.write(name), engine.Engine)[1]; communique.cli.main()"
+    )
+    for asked, used in (([], "onnxruntime"), (["--backend", "auto"], "auto")):
+        command = [sys.executable, "-c", code, "label", str(tmp_path / "s.txt"), *asked]
+        assert subprocess.run(command, capture_output=True, text=True).stderr == used
+
+
+def test_archive_without_its_extra_names_it(tmp_path):
+    for module in ("lxml", "charset_normalizer"):
+        code = f"import sys; sys.modules['{module}'] = None; import communique.cli; communique.cli.main()"
+        command = [sys.executable, "-c", code, "archive", str(tmp_path), "--out", str(tmp_path / "out")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr == f"communique: {module} is missing: pip install 'communique[archive]'\n"
+
+
 def bad(tmp_path, name, data):
     path = tmp_path / name
     path.write_bytes(data)
     return path
 
 
+def folder(path):
+    path.mkdir()
+    return path
+
+
+DEEP = b'{"text": "a", "x": ' + b"[" * 900 + b"]" * 900 + b"}"
 BAD = {
     "missing file": (lambda t: ["label", t / "no.txt"], "no.txt: no such file"),
     "folder": (lambda t: ["label", t], "is a folder"),
@@ -135,11 +209,40 @@ BAD = {
         lambda t: ["label", "--sentences", bad(t, "r.jsonl", b'{"text": " "}\n')],
         "'text' is blank",
     ),
+    "row without an end": (
+        lambda t: ["label", "--sentences", bad(t, "r.jsonl", b'{"text": "a", "x": ' + b"[" * 100_000)],
+        "r.jsonl:1: not JSON that can be read (too deep",
+    ),
+    "row too deep to write": (
+        lambda t: ["label", "--sentences", bad(t, "r.jsonl", DEEP)],
+        "r.jsonl:1: fields nested over 100 deep",
+    ),
+    "number without an end": (
+        lambda t: ["label", "--sentences", bad(t, "r.jsonl", b'{"text": "a", "x": ' + b"9" * 5_000 + b"}")],
+        "r.jsonl:1: not JSON that can be read",
+    ),
+    "half a character": (
+        lambda t: ["label", "--sentences", bad(t, "r.jsonl", b'{"text": "a \\ud83d b"}')],
+        "r.jsonl:1: holds half a surrogate pair",
+    ),
+    "neighbour that is a number": (
+        lambda t: ["label", "--sentences", bad(t, "r.jsonl", b'{"text": "a", "before": 0}')],
+        "field 'before' must be a string",
+    ),
     "no rows": (lambda t: ["label", "--sentences", bad(t, "r.jsonl", b"\n")], "holds no rows"),
     "nothing to do": (lambda t: ["label"], "name statements"),
     "both": (lambda t: ["label", "x.txt", "--sentences", "r.jsonl"], "one of the two"),
     "unknown output": (lambda t: ["label", "x.txt", "-o", t / "x.xlsx"], "unknown output format '.xlsx'"),
     "no output folder": (lambda t: ["label", "x.txt", "-o", t / "no" / "x.csv"], "does not exist"),
+    "output is a folder": (
+        lambda t: ["label", "x.txt", "-o", folder(t / "x.csv")],
+        "is a folder: name a file",
+    ),
+    "output's name": (
+        lambda t: ["label", "x.txt", "-o", t / f"{'x' * 300}.csv"],
+        "cannot be written (File name",
+    ),
+    "backend": (lambda t: ["label", "x.txt", "--backend", "abacus"], "--backend 'abacus' is unknown"),
     "no model": (lambda t: ["label", bad(t, "s.txt", b"Hello."), "--model", t / "m"], "no such model folder"),
 }
 
@@ -177,7 +280,15 @@ def test_ctrl_c_says_so_and_leaves_no_half_file(tmp_path):
 
 def test_help_names_every_option():
     text = run("label", "--help").stdout.decode()
-    for option in ("--sentences", "--output", "--no-abstain", "--threshold", "--model", "--quiet"):
+    for option in (
+        "--sentences",
+        "--backend",
+        "--output",
+        "--no-abstain",
+        "--threshold",
+        "--model",
+        "--quiet",
+    ):
         assert option in text
 
 

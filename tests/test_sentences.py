@@ -120,7 +120,7 @@ HOSTILE = {
 def test_a_text_built_to_be_slow_is_not(name):
     began = time.process_time()
     segment(HOSTILE[name])
-    assert time.process_time() - began < 2  # a fifth of a second; with patterns that go back, seconds to hours
+    assert time.process_time() - began < 2  # a fifth of one; seconds to hours where a pattern goes back
 
 
 def test_a_long_sentence_is_looked_at_near_its_stops():
