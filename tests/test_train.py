@@ -98,8 +98,9 @@ def test_the_same_config_gives_the_same_weights(trained, own, tmp_path):
 def test_the_gate():
     Gate(f1_loss=0.004, flips=0.009).check()
     for bad in (Gate(f1_loss=0.006, flips=0.0), Gate(f1_loss=0.0, flips=0.011)):
-        with pytest.raises(GateError, match="refused"):
+        with pytest.raises(GateError, match="refused") as refused:
             bad.check()
+        assert isinstance(refused.value, InputError)  # so that the command says it in one line
 
 
 def test_quantised_matrix_by_hand(tmp_path):
@@ -161,6 +162,25 @@ def test_a_saved_config_comes_back_and_unknown_keys_are_errors(tmp_path):
     (tmp_path / "bad.json").write_text('{"seed": 1, "sead": 2}')
     with pytest.raises(InputError, match="unknown settings sead"):
         TrainConfig.load(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text('{"epochs": "3"}')
+    with pytest.raises(InputError, match=r"bad\.json: a setting is of the wrong kind"):
+        TrainConfig.load(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text('{"epochs": 3')
+    with pytest.raises(InputError, match=r"bad\.json:1: not JSON"):
+        TrainConfig.load(tmp_path / "bad.json")
+
+
+def test_what_stops_a_training_is_one_line(monkeypatch, tmp_path, capsys):
+    from communique import cli
+    from communique.train.encoders import fetch_encoder
+
+    monkeypatch.setattr("sys.argv", ["communique", "train", "--config", str(tmp_path / "nope.json")])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"communique: {tmp_path / 'nope.json'} does not exist\n"
+    with pytest.raises(InputError, match="unknown pinned encoder 'nope'"):
+        fetch_encoder("nope")
 
 
 def test_every_setting_is_a_flag_and_a_bad_one_gets_one_line():

@@ -12,9 +12,10 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from communique.model.errors import InputError
+from communique.train.files import read_object
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Loss = Literal["plain", "weighted", "focal"]
@@ -100,13 +101,16 @@ class TrainConfig:
         """Read a saved config.
 
         Raises:
-            InputError: unknown keys or impossible values.
+            InputError: it cannot be read, has unknown keys or impossible values.
         """
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_object(path)
         unknown = sorted(set(raw) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise InputError(f"{path}: unknown settings {', '.join(unknown)}: remove them")
-        return cls(**raw)
+        try:
+            return cls(**raw)
+        except TypeError as error:  # "3" for 3
+            raise InputError(f"{path}: a setting is of the wrong kind ({error}): mend it") from None
 
 
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
