@@ -53,7 +53,7 @@ class TrainConfig:
     second_act: float = 0.0
     """Share of the target that the second act of a sentence gets where annotators saw one."""
     public_weight: float = 1.0
-    """Weight of public data in the first stage; 0 leaves it out."""
+    """Weight of public data; 0 leaves it out. Other weights tell most where `first_epochs` is 0."""
     first_epochs: float = 2.0
     """Epochs on public data alone before the annotated statements; 0 mixes them in from the start."""
     public_cap: int = 500
@@ -63,6 +63,7 @@ class TrainConfig:
     soft_labels: str = ""
     """File of a teacher's probabilities for unlabelled sentences (distillation)."""
     soft_weight: float = 1.0
+    """Weight of a teacher's rows; 0 leaves them out."""
     soft_temperature: float = 1.0
     precision: Precision = "auto"
     compile: bool = False
