@@ -231,23 +231,39 @@ def soup(
 ) -> None:
     """Average the weights of several trainings where dev says that it pays, and ship the mean."""
     from communique.train import recipe
-    from communique.train.soup import Tried
+    from communique.train.corpus import default_folder
+    from communique.train.manifest import Meter, write_run_manifest
+    from communique.train.soup import Tried, settings_of
     from communique.train.soup import soup as mix
 
     def say(tried: Tried) -> None:
-        sys.stderr.write(f"dev macro-F1 {tried.macro_f1:.4f}: {' + '.join(tried.parts)}\n")
+        verdict = "" if len(tried.parts) == 1 else " (kept)" if tried.kept else " (left out)"
+        sys.stderr.write(f"dev macro-F1 {tried.macro_f1:.4f}{verdict}: {' + '.join(tried.parts)}\n")
 
     job: _Job = ctx.obj
+    if job.given - {"threads"}:
+        named = ", ".join(f"--{flag.replace('_', '-')}" for flag in sorted(job.given - {"threads"}))
+        raise InputError(f"{named} before soup: settings are those of the runs, leave it out")
+    meter = Meter.start()
+    config = dataclasses.replace(settings_of(runs), threads=job.config.threads)
     annotations = recipe.with_dev(job.annotations)
     dev = recipe.labelled_rows(recipe.held_out(annotations, "dev"))
     try:
-        mix(runs, job.config, dev, job.out, say)
         public: list[Any] = []
-        if job.public is not None:
+        if job.public is not None and config.public_weight > 0:
             apart = [*dev, *recipe.labelled_rows(annotations.split("test"))]
-            public = recipe.public_rows(job.public, job.config, [row.text for row in apart])
-        rows = [*recipe.training_rows(annotations, job.config), *public]
-        artifact = recipe.ship(job.config, annotations, job.out, name=name, rows=rows)
+            public = recipe.public_rows(job.public, config, [row.text for row in apart], _say)
+        rows = [*recipe.training_rows(annotations, config), *public]
+        mix(runs, config, dev, job.out, say)
+        artifact = recipe.ship(config, annotations, job.out, name=name, rows=rows)
+        write_run_manifest(
+            job.out,
+            config,
+            rows,
+            meter,
+            annotations=job.folder or default_folder(),
+            public=job.public if public else None,
+        )
     except KeyboardInterrupt:
         sys.stderr.write("communique: interrupted; begin the soup again\n")
         raise typer.Exit(INTERRUPTED) from None
