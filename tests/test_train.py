@@ -194,3 +194,33 @@ def test_every_setting_is_a_flag_and_a_bad_one_gets_one_line():
     done = subprocess.run([*command, "--epochs", "0"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "communique: epochs must lie in [0.01, 1000], not 0.0\n"
+
+
+def test_public_rows_repeat_nothing_that_is_held_out(monkeypatch, tmp_path):
+    from communique.train import recipe
+    from communique.train.public import PublicRow
+
+    def row(n, text, split="train", label="demand"):
+        return PublicRow("set", str(n), text, "REQUEST", label, "none", "x", split, "mapped")
+
+    published = [
+        row(0, "Belmar urges Torvia to open the old harbour at once"),
+        row(1, "Belmar urges Torvia to open the old harbour at once, please"),
+        row(2, "the envoys asked for a halt to all fishing in the bay"),
+        row(3, "the envoys asked for a halt to all fishing in the bay today", "test"),
+        row(4, "both sides must return every prisoner before the winter"),
+        row(5, "a call for new talks about the price of salted plums"),
+        row(6, "let the inspectors see the mills along the northern canal"),
+        row(7, "the miners want the western shaft closed for good now", "test", None),
+        row(8, "the miners want the western shaft closed for good", "train"),
+    ]
+    monkeypatch.setattr(recipe, "read_public", lambda folder, licence=None: published)
+    said = []
+    ours = ["both sides must return every prisoner before the winter comes"]
+    rows = recipe.public_rows(tmp_path, TrainConfig(public_cap=2), ours, said.append)
+    kept = {published[n].text for n in (0, 5, 6)}
+    assert len(rows) == 2 and {r.text for r in rows} < kept
+    assert said == [
+        "2 public rows; left out: 1 of published test splits, 2 near-duplicates of these, "
+        "1 of held-out sentences, 1 of other rows, 1 over the cap"
+    ]

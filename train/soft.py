@@ -153,13 +153,13 @@ def soft_rows(config: TrainConfig) -> list[TrainRow]:
         return []
     rows = []
     for place, entry in read_jsonl(Path(config.soft_labels)):
-        words = [entry.get(name) for name in ("text", "before", "after")]
-        if not all(isinstance(word, str) for word in words) or not words[0]:
+        text, before, after = (entry.get(name) for name in ("text", "before", "after"))
+        if not (isinstance(text, str) and isinstance(before, str) and isinstance(after, str) and text):
             raise DataError(
                 f"{place}: text, before and after must be texts, the first not empty: {_HOW_SOFT}"
             )
-        soft = softmax(np.log(_probabilities(entry.get("p"), place) + 1e-6), config.soft_temperature)[0]
-        rows.append(TrainRow(*map(str, words), soft=tuple(soft), weight=config.soft_weight, source="soft"))
+        p = softmax(np.log(_probabilities(entry.get("p"), place) + 1e-6), config.soft_temperature)[0]
+        rows.append(TrainRow(text, before, after, soft=tuple(p), weight=config.soft_weight, source="soft"))
     if not rows:
         raise DataError(f"{config.soft_labels}: holds no rows: {_HOW_SOFT}")
     return rows
