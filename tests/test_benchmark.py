@@ -17,6 +17,7 @@ from communique.model.classifier import StanceClassifier  # noqa: E402
 from communique.model.errors import InputError  # noqa: E402
 from communique.model.labels import LABELS, label_index  # noqa: E402
 from communique.train import baselines, experiments, plover, swaps, worst  # noqa: E402
+from communique.train.batches import TrainRow  # noqa: E402
 from communique.train.config import TrainConfig  # noqa: E402
 from communique.train.public import PublicRow  # noqa: E402
 
@@ -129,6 +130,28 @@ def test_baselines_are_scored_kept_and_not_run_twice(rows, tmp_path):
     assert "Belmar" not in kept
 
 
+def test_answers_hang_on_what_was_learnt_from_public_data(quick, tmp_path):
+    """As many rows of other words, or another first stage of the same settings, are another question."""
+
+    def settings(public, trained=None):
+        return [s.settings for s in baselines.public_systems(public, [], quick, tmp_path, trained)]
+
+    rows = [TrainRow("Belmar urges talks", label="demand"), TrainRow("Belmar met", label="none")]
+    assert settings(rows) == settings(list(rows))
+    for other in (
+        [rows[0], TrainRow("Belmar left", label="none")],
+        [rows[0], dataclasses.replace(rows[1], label="position")],
+        [rows[0], dataclasses.replace(rows[1], weight=0.5)],
+    ):
+        assert all(a != b for a, b in zip(settings(rows), settings(other), strict=True))
+    quick.save(tmp_path / "train.json")
+    found = []
+    for weights in (b"one", b"two"):
+        (tmp_path / "model.safetensors").write_bytes(weights)
+        found.append(settings(rows, tmp_path)[1])
+    assert found[0] != found[1]
+
+
 def test_a_sample_holds_so_many_of_each_label_and_is_the_same_again(rows):
     few = baselines.sample(numbered(rows), 3, seed=4)
     assert [sum(r.gold == label for r in few) for label in LABELS] == [3] * 5
@@ -239,6 +262,14 @@ def test_a_party_keeps_its_new_name_and_no_two_share_one():
         names = swaps.replacements(found, kind, "seed")
         assert len(set(names.values())) == 2 and not set(names.values()) & set(found)
         assert names == swaps.replacements(found, kind, "seed")
+
+
+def test_parties_beyond_the_names_there_are_stay():
+    found = list(swaps.REAL)[:40]
+    names = swaps.replacements(found, "invented", "seed")
+    assert list(names) == found[:26] and sorted(names.values()) == sorted(swaps.INVENTED)
+    swapped = swaps.swap(f"{found[0]} and {found[30]}", names, "invented")
+    assert swapped == f"{names[found[0]]} and {found[30]}"
 
 
 def sentence(own, n, text, label="demand", **changes):

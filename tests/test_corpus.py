@@ -361,6 +361,14 @@ def test_extended_splits_move_nothing_and_place_what_is_new(world):
     assert made["split"]["d12"] == "train" and made["fold"]["d12"] in range(5)
 
 
+def test_splits_are_extended_only_where_there_are_some_and_texts(world, tmp_path):
+    done = run("splits", "--extend", "--folder", world.folder, "--shared", world.shared)
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
+    assert "no splits.json to extend" in done.stderr
+    done = run("splits", "--extend", "--folder", world.cut().folder, "--shared", tmp_path / "nowhere")
+    assert done.exit_code == 2 and "have no text" in done.stderr
+
+
 def test_too_little_data_is_refused_in_words(world):
     found = world.load()
     rows = [s.row for s in found.sentences]
@@ -460,6 +468,16 @@ def plant_own_in_test(world):
     world.splits["split"]["own-1"] = "test"
 
 
+def plant_own_repeats_test(world):
+    """A sentence of test, word for word but the first, in a statement of the project's own."""
+    held = next(d for d, part in world.splits["split"].items() if part == "test")
+    start, end = segment(world.texts[held])[0]
+    text = "Dear " + world.texts[held][start:end]
+    (span,) = segment(text)
+    world.own_docs.append({**world.own_docs[0], "doc_id": "own-2", "text": text})
+    world.own.append(row("own-2", 0, *span, text, "none", synthetic=True, sample="written"))
+
+
 def plant_overlap(world):
     world.rows.append({**world.rows[20], "sent_id": 17, "start": world.rows[20]["start"] + 1})
 
@@ -499,7 +517,8 @@ def plant_form_of_splits(world):
         (plant_hash, "hash mismatch: 1 rows"), (plant_twin_apart, "stand in train and dev"),
         (plant_twin_folds, "stand in folds 0 and 1"), (plant_single_in_test, "has sentences of one pass"),
         (plant_missing_fold, "in no fold"), (plant_unsplit, "stands in no split"),
-        (plant_own_in_test, "it may only train"), (plant_overlap, "one stretch, one row"),
+        (plant_own_in_test, "it may only train"),
+        (plant_own_repeats_test, "own-2#0: “Dear"), (plant_overlap, "one stretch, one row"),
         (plant_head, "first five words in 1 rows"), (plant_text_version, "not the version annotated"),
         (plant_issuer, "X1 issued 69.6%"), (plant_unknown_issuer,  "'NOBODY'"),
         (plant_form, "real.jsonl:5: label 'concesion'"),

@@ -200,6 +200,7 @@ def test_labels_changed_in_a_line_tool(tool, field, sentences, tmp_path):
     rows = [s.row for s in import_(path, tool)]
     assert (rows[0].label, rows[0].also, rows[0].decided) == ("position", "demand", "adjudicated")
     assert (rows[3].label, rows[3].a.label, rows[3].decided) == ("demand", "demand", "single")
+    assert rows[3].why == f"changed in {tool}" and not sentences[3].row.why
     assert rows[1] == sentences[1].row
     for names in ([], ["demand", "none"], ["demand", "urgent"], ["also:demand"]):
         lines[0][field] = names

@@ -14,8 +14,7 @@ from communique.model.errors import InputError  # noqa: E402
 from communique.model.labels import LABELS  # noqa: E402
 from communique.model.tokens import SentenceInput  # noqa: E402
 from communique.train.config import TrainConfig  # noqa: E402
-from communique.train.recipe import soft_rows  # noqa: E402
-from communique.train.soft import soft_labels, unlabelled  # noqa: E402
+from communique.train.soft import soft_labels, soft_rows, unlabelled  # noqa: E402
 
 SPOKEN = "The minister of Arvenia spoke of grain at length and went home by the night train."
 HELD = "The minister of Bolvania promised to open the port of Sel before the winter storms arrive."
@@ -85,6 +84,41 @@ def test_a_student_learns_from_what_a_teacher_wrote(tiny_encoder, own, tmp_path)
     assert np.allclose([row.soft for row in rows], expected, atol=2e-4)
     student = run(dataclasses.replace(config, soft_labels=str(path)), own, tmp_path / "student")
     assert "teacher's probabilities" in student.path("README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("{", r"soft\.jsonl:2: not JSON"),
+        ({"p": [0.2] * 5}, r"soft\.jsonl:2: text, before and after"),
+        ({"text": "a", "before": "", "after": "", "p": [0.25] * 4}, r":2: p is not a list of 5"),
+        ({"text": "a", "before": "", "after": "", "p": [0.3] * 5}, r":2: p sums to 1\.5000, not 1"),
+        ({"text": "a", "before": "", "after": "", "p": [1.2, -0.2, 0, 0, 0]}, r":2: p is .*in \[0, 1\]"),
+    ],
+)
+def test_a_malformed_line_is_named(line, message, tmp_path):
+    path = tmp_path / "soft.jsonl"
+    good = {"text": "a", "before": "", "after": "", "p": [0.2] * 5}
+    path.write_text(json.dumps(good) + "\n" + (line if isinstance(line, str) else json.dumps(line)) + "\n")
+    with pytest.raises(InputError, match=message):
+        soft_rows(TrainConfig(soft_labels=str(path)))
+    path.write_text(json.dumps(good) + "\n")
+    assert len(soft_rows(TrainConfig(soft_labels=str(path)))) == 1
+    path.write_text("\n")
+    with pytest.raises(InputError, match="holds no rows"):
+        soft_rows(TrainConfig(soft_labels=str(path)))
+    path.unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        soft_rows(TrainConfig(soft_labels=str(path)))
+    assert soft_rows(TrainConfig(soft_labels=str(path), soft_weight=0.0)) == []  # left out
+
+
+def test_soft_labels_stay_out_of_the_repository(root):
+    from communique.cli import app
+
+    path = root / "runs" / "soft.jsonl"
+    done = CliRunner().invoke(app, ["train", "soft-labels", "teacher", "--file", str(path)])
+    assert isinstance(done.exception, InputError) and "lies in the repository" in str(done.exception)
 
 
 def test_a_folder_that_is_no_teacher(tmp_path):

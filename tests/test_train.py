@@ -98,8 +98,9 @@ def test_the_same_config_gives_the_same_weights(trained, own, tmp_path):
 def test_the_gate():
     Gate(f1_loss=0.004, flips=0.009).check()
     for bad in (Gate(f1_loss=0.006, flips=0.0), Gate(f1_loss=0.0, flips=0.011)):
-        with pytest.raises(GateError, match="refused"):
+        with pytest.raises(GateError, match="refused") as refused:
             bad.check()
+        assert isinstance(refused.value, InputError)  # so that the command says it in one line
 
 
 def test_quantised_matrix_by_hand(tmp_path):
@@ -161,6 +162,25 @@ def test_a_saved_config_comes_back_and_unknown_keys_are_errors(tmp_path):
     (tmp_path / "bad.json").write_text('{"seed": 1, "sead": 2}')
     with pytest.raises(InputError, match="unknown settings sead"):
         TrainConfig.load(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text('{"epochs": "3"}')
+    with pytest.raises(InputError, match=r"bad\.json: a setting is of the wrong kind"):
+        TrainConfig.load(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text('{"epochs": 3')
+    with pytest.raises(InputError, match=r"bad\.json:1: not JSON"):
+        TrainConfig.load(tmp_path / "bad.json")
+
+
+def test_what_stops_a_training_is_one_line(monkeypatch, tmp_path, capsys):
+    from communique import cli
+    from communique.train.encoders import fetch_encoder
+
+    monkeypatch.setattr("sys.argv", ["communique", "train", "--config", str(tmp_path / "nope.json")])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"communique: {tmp_path / 'nope.json'} does not exist\n"
+    with pytest.raises(InputError, match="unknown pinned encoder 'nope'"):
+        fetch_encoder("nope")
 
 
 def test_every_setting_is_a_flag_and_a_bad_one_gets_one_line():
@@ -174,3 +194,33 @@ def test_every_setting_is_a_flag_and_a_bad_one_gets_one_line():
     done = subprocess.run([*command, "--epochs", "0"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "communique: epochs must lie in [0.01, 1000], not 0.0\n"
+
+
+def test_public_rows_repeat_nothing_that_is_held_out(monkeypatch, tmp_path):
+    from communique.train import recipe
+    from communique.train.public import PublicRow
+
+    def row(n, text, split="train", label="demand"):
+        return PublicRow("set", str(n), text, "REQUEST", label, "none", "x", split, "mapped")
+
+    published = [
+        row(0, "Belmar urges Torvia to open the old harbour at once"),
+        row(1, "Belmar urges Torvia to open the old harbour at once, please"),
+        row(2, "the envoys asked for a halt to all fishing in the bay"),
+        row(3, "the envoys asked for a halt to all fishing in the bay today", "test"),
+        row(4, "both sides must return every prisoner before the winter"),
+        row(5, "a call for new talks about the price of salted plums"),
+        row(6, "let the inspectors see the mills along the northern canal"),
+        row(7, "the miners want the western shaft closed for good now", "test", None),
+        row(8, "the miners want the western shaft closed for good", "train"),
+    ]
+    monkeypatch.setattr(recipe, "read_public", lambda folder, licence=None: published)
+    said = []
+    ours = ["both sides must return every prisoner before the winter comes"]
+    rows = recipe.public_rows(tmp_path, TrainConfig(public_cap=2), ours, said.append)
+    kept = {published[n].text for n in (0, 5, 6)}
+    assert len(rows) == 2 and {r.text for r in rows} < kept
+    assert said == [
+        "2 public rows; left out: 1 of published test splits, 2 near-duplicates of these, "
+        "1 of held-out sentences, 1 of other rows, 1 over the cap"
+    ]

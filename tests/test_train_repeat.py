@@ -40,7 +40,7 @@ def grouped(own):
     """The project's own statements in two folds, of two issuers and three years."""
     learn = sorted(d for d, part in own.splits["split"].items() if part != "test")
     issuer = {d: ("Belmar", "Torvia", "Oster")[i % 3] for i, d in enumerate(learn)}
-    years = {d: f"{2021 + (i * 10) // (3 * len(learn) + 1)}-05-01" for i, d in enumerate(learn)}
+    years = {d: f"{2021 + (i * 4) // len(learn)}-05-01" for i, d in enumerate(learn)}
     sentences = tuple(
         dataclasses.replace(
             s,
@@ -91,32 +91,134 @@ def test_nothing_that_is_held_out_is_learnt_from(grouped):
 
 
 def test_summary_by_hand():
-    from communique.train.repeat import summarise
+    from communique.train.repeat_scores import TOGETHER, summarise, table
 
-    scores = [("random", 0.7), ("random", 0.8), ("random", 0.9), ("latest-years", 0.6)]
-    found = summarise([{"name": n, "macro_f1": f} for n, f in scores])
+    scores = [("random", 0.7), ("random", 0.8), ("random", 0.9), ("random", None), ("latest-years", 0.6)]
+    results = [
+        {"name": n, "held_out": f"run {i}", "macro_f1": f, "low": f, "high": f, "n": 9, "train_rows": 7}
+        for i, (n, f) in enumerate(scores)
+    ]
+    results.append({**results[0], "held_out": TOGETHER, "macro_f1": 0.75, "low": 0.5, "high": 0.9, "n": 36})
+    found = summarise(results)
     assert found["random"]["mean"] == pytest.approx(0.8) and found["random"]["sd"] == pytest.approx(0.1)
-    assert found["latest-years"] == {"runs": 1, "mean": 0.6, "sd": None, "low": 0.6, "high": 0.6}
+    assert (found["random"]["runs"], found["random"]["estimable"]) == (4, 3)
+    assert found["random"]["pooled"] == {"macro_f1": 0.75, "low": 0.5, "high": 0.9, "n": 36}
+    assert found["latest-years"] == {
+        "runs": 1, "estimable": 1, "mean": 0.6, "sd": None, "low": 0.6, "high": 0.6, "pooled": None
+    }  # fmt: skip
+    lines = table(results, found).split("\n")
+    assert lines[4].startswith("run 3") and "not estimable" in lines[4]
+    assert "mean 0.800, sd 0.100 over 3 of 4 runs" in lines[-2] and "all together 0.750" in lines[-2]
+    nothing = summarise([results[3]])["random"]
+    assert nothing["mean"] is nothing["sd"] is nothing["low"] is None and nothing["estimable"] == 0
+    assert "mean not estimable over 0 of 1 runs" in table([results[3]], {"random": nothing})
+
+
+def perfect(own, name, labels, seed=0, right=True):
+    """A run that held out a document with these labels, and took all of them rightly or wrongly."""
+    from communique.model.labels import LABELS, label_index
+    from communique.train.repeat_scores import Held
+
+    base = own.sentences[0]
+    sentences = [
+        dataclasses.replace(
+            base, row=dataclasses.replace(base.row, doc_id=name, sent_id=i, start=i, end=i + 1, label=label)
+        )
+        for i, label in enumerate(labels)
+    ]
+    truth = np.array([label_index(label) for label in labels])
+    p = np.full((len(labels), len(LABELS)), 0.05)
+    p[np.arange(len(labels)), truth if right else (truth + 1) % len(LABELS)] = 0.8
+    return Held("leave-issuer-out", f"{name}, seed {seed}", name, sentences, p)
+
+
+def test_a_perfect_model_has_no_score_of_less_than_one(own):
+    """A stance that an issuer never takes counts for nothing, alone and all together."""
+    from communique.train.repeat_scores import entry_of, prediction_rows, summarise, together
+
+    four = ["position", "demand", "concession", "agreement"]
+    every = [perfect(own, "A", [*four, "none"]), perfect(own, "B", ["position", "demand", "agreement"])]
+    results = [entry_of(held, 10, 1.0) for held in every]
+    assert [e["macro_f1"] for e in results] == [1.0, None]
+    assert results[1]["low"] is results[1]["high"] is None
+    (pooled,) = together(every, results)
+    assert set(pooled) == FORMAT and pooled["held_out"] == "all together" and pooled["macro_f1"] == 1.0
+    assert pooled["n"] == 8 and pooled["train_rows"] == 10 and pooled["seconds"] == 2.0
+    summary = summarise([*results, pooled])["leave-issuer-out"]
+    assert summary["mean"] == 1.0 and summary["estimable"] == 1 and summary["pooled"]["macro_f1"] == 1.0
+    wrong = [every[0], perfect(own, "B", ["demand"] * 3, right=False)]
+    (pooled,) = together(wrong, [entry_of(held, 10, 1.0) for held in wrong])
+    # Three demands are taken for concessions: F1 of demand 2·1/(4+1), of concession 2·1/(1+4).
+    assert pooled["macro_f1"] == pytest.approx((1 + 0.4 + 0.4 + 1) / 4)
+    again = [every[0], perfect(own, "A", [*four, "none"], seed=1, right=False)]
+    assert together(again, [entry_of(held, 10, 1.0) for held in again]) == []  # the same was held out
+    rows = list(prediction_rows(again))
+    assert len(rows) == 5 and {row["fold"] for row in rows} == {"A"}
+    assert rows[0]["p_position"] == rows[0]["p_demand"] == pytest.approx((0.8 + 0.05) / 2)
+
+
+def test_a_teacher_who_knows_what_is_held_out_is_refused(grouped, tmp_path):
+    from communique.train import repeat
+
+    taught = TrainConfig(soft_labels=str(tmp_path / "soft.jsonl"))
+    with pytest.raises(InputError, match="the teacher learnt the labels that are held out"):
+        repeat.repeat(taught, grouped, repeat.folds(grouped, taught), tmp_path / "out")
 
 
 @pytest.mark.slow
 def test_folds_are_scored_and_resumed(quick, grouped, tmp_path):
+    from communique.eval.label_issues import require_folds
+    from communique.eval.metrics import evaluate
+    from communique.eval.table import read_table
     from communique.train import repeat
+    from communique.train.repeat_scores import table
 
     parts = repeat.folds(grouped, quick)
     summary = repeat.repeat(quick, grouped, parts, tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert [set(entry) for entry in results] == [FORMAT] * 2
-    assert [e["n"] for e in results] == [len(p.held) for p in parts]
+    assert [set(entry) for entry in results] == [FORMAT] * 3
+    assert [e["n"] for e in results] == [
+        len(parts[0].held),
+        len(parts[1].held),
+        sum(len(p.held) for p in parts),
+    ]
     assert all(e["low"] <= e["macro_f1"] <= e["high"] for e in results)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
-    assert summary["random"]["mean"] == pytest.approx(np.mean([e["macro_f1"] for e in results]))
-    shown = repeat.table(results, summary)
+    assert summary["random"]["mean"] == pytest.approx(np.mean([e["macro_f1"] for e in results[:2]]))
+    assert summary["random"]["pooled"]["macro_f1"] == results[2]["macro_f1"]
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [r["fold"] for r in rows] == ["fold 0"] * results[0]["n"] + ["fold 1"] * results[1]["n"]
+    assert [r["text"] for r in rows] == [s.text for p in parts for s in p.held]
+    require_folds(tmp_path / "predictions.jsonl")
+    read = read_table(tmp_path / "predictions.jsonl")
+    f1 = evaluate([r.gold for r in read.rows], read.probabilities, read.documents, threshold=0.0).macro_f1
+    assert f1.value == pytest.approx(results[2]["macro_f1"])
+    shown = table(results, summary)
     assert "fold 1" in shown and f"mean {summary['random']['mean']:.3f}, sd" in shown
     (tmp_path / "02" / "result.json").unlink()
     began = (tmp_path / "01" / "model.safetensors").stat().st_mtime_ns
     assert repeat.repeat(quick, grouped, parts, tmp_path, resume=True) == summary
     assert (tmp_path / "01" / "model.safetensors").stat().st_mtime_ns == began
+    # In the repository the texts are left out, and the earlier file of an earlier run goes.
+    (tmp_path / "data" / "annotations").mkdir(parents=True)
+    (tmp_path / "predictions.jsonl").unlink()
+    said = []
+    assert repeat.repeat(quick, grouped, parts, tmp_path, resume=True, say=said.append) == summary
+    assert not (tmp_path / "predictions.jsonl").exists() and "lies in the repository" in said[0]
+
+
+def test_an_earlier_runs_results_are_not_resumed(quick, grouped, tmp_path, monkeypatch):
+    from communique.train import repeat
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    (tmp_path / "02").mkdir()
+    (tmp_path / "02" / "result.json").write_text('{"train_rows": 1, "seconds": 1.0}')
+    monkeypatch.setattr(repeat, "two_stages", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        repeat.repeat(quick, grouped, repeat.folds(grouped, quick), tmp_path)
+    assert not (tmp_path / "02" / "result.json").exists()
 
 
 @pytest.mark.slow
@@ -253,3 +355,17 @@ def test_flags_that_do_not_go_together(flags, message):
 
     done = CliRunner().invoke(app, ["train", *flags])
     assert isinstance(done.exception, InputError) and str(done.exception) == message
+
+
+@pytest.mark.parametrize("command", [["search"], ["soup", "a", "b"], ["soft-labels", "a"]])
+@pytest.mark.parametrize(
+    "flags", [["--seeds", "2"], ["--folds"], ["--hold-out", "years"], ["--resume"], ["--name", "x"]]
+)
+def test_flags_that_a_command_does_not_read_are_refused(command, flags):
+    from typer.testing import CliRunner
+
+    from communique.cli import app
+
+    done = CliRunner().invoke(app, ["train", *flags, *command])
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception) == f"{flags[0]} before {command[0]} would do nothing: leave it out"

@@ -102,7 +102,81 @@ def test_resuming_another_run_says_what_differs(short, rows, straight):
     before = (out / "model.safetensors").read_bytes()
     with pytest.raises(InputError, match="begun otherwise .seed 1 -> 2; the training rows"):
         fit(dataclasses.replace(short, seed=2), rows[0][1:], rows[1], out, resume=True)
+    with pytest.raises(InputError, match=r"begun otherwise .the dev rows\)"):
+        fit(short, rows[0], rows[1][1:], out, resume=True)
+    with pytest.raises(InputError, match=r"begun otherwise .the rows of the first stage\)"):
+        fit(short, *rows, out, resume=True, first=rows[1])
     assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_begun_anew_nothing_of_an_earlier_run_is_left_to_resume(tmp_path, monkeypatch):
+    """Stopped in its first stage, a new run would go on with the second stage of the old one."""
+    from communique.train import fit as module
+    from communique.train.resume import BEGUN, CHECKPOINTS, is_begun
+
+    asked = []
+
+    def stopped(config, rows, dev, out, **given):
+        asked.append(given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "fit", stopped)
+    rows = [TrainRow("a", label="none")]
+
+    def old():
+        for folder in (tmp_path, tmp_path / "first"):
+            (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+            (folder / CHECKPOINTS / BEGUN).write_text("{}")
+            (folder / "metrics.json").write_text("{}")
+
+    old()
+    with pytest.raises(KeyboardInterrupt):
+        module.two_stages(TrainConfig(), rows, rows, rows, tmp_path, resume=True)
+    assert is_begun(tmp_path) and is_begun(tmp_path / "first") and (tmp_path / "metrics.json").is_file()
+    with pytest.raises(KeyboardInterrupt):
+        module.two_stages(TrainConfig(), rows, rows, rows, tmp_path)
+    assert not is_begun(tmp_path) and not is_begun(tmp_path / "first")
+    assert not (tmp_path / "metrics.json").exists()
+    assert [given["resume"] for given in asked] == [True, False]
+
+
+def test_the_second_stage_knows_the_rows_of_the_first(tmp_path, monkeypatch):
+    from communique.train import fit as module
+
+    seen = {}
+    monkeypatch.setattr(module, "fit", lambda c, rows, dev, out, **given: seen.update({out: given}))
+    rows, public = [TrainRow("a", label="none")], [TrainRow("b", label="none")]
+    module.two_stages(TrainConfig(), rows, public, rows, tmp_path)
+    assert seen[tmp_path]["first"] == public and "first" not in seen[tmp_path / "first"]
+
+
+@pytest.mark.parametrize("loss", ["plain", "weighted"])
+def test_a_rows_weight_counts_whatever_the_others_weigh(loss):
+    """Rows that all weigh half make half the loss; rows that fill a batch up are not counted."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from communique.train.trainer import StanceTrainer
+
+    logits = torch.tensor([[2.0, 0, 0, 0, 0], [0, 1.0, 0, 0, 0], [0, 0, 0, 0, 3.0]])
+    targets = torch.eye(5)[[0, 2, 4]]
+    by_class = torch.tensor([1.5, 1, 0.5, 1, 1]) if loss == "weighted" else None
+    trainer = SimpleNamespace(_config=TrainConfig(loss=loss), _class_weights=by_class)
+
+    def loss_of(weights):
+        n = len(weights)
+        inputs = {"labels": targets[:n], "weight": torch.tensor(weights)}
+        model = lambda: SimpleNamespace(logits=logits[:n])  # noqa: E731
+        return StanceTrainer.compute_loss(trainer, model, inputs).item()
+
+    terms = -torch.log_softmax(logits, dim=1)[range(3), [0, 2, 4]]
+    if by_class is not None:
+        terms = terms * by_class[[0, 2, 4]]
+    assert loss_of([1.0, 1.0, 1.0]) == pytest.approx(terms.mean().item())
+    assert loss_of([0.5, 0.5, 0.5]) == pytest.approx(terms.mean().item() / 2)
+    assert loss_of([1.0, 0.5, 1.0]) == pytest.approx((terms * torch.tensor([1, 0.5, 1])).mean().item())
+    assert loss_of([1.0, 1.0, 0.0]) == pytest.approx(terms[:2].mean().item())
 
 
 @pytest.mark.slow

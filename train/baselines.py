@@ -14,7 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 from communique.eval import baselines as simple
 from communique.eval.metrics import Floats, Ints, Scores, evaluate
 from communique.eval.table import Row
-from communique.model.artifact import load_artifact
+from communique.model.artifact import load_artifact, sha256_file
 from communique.model.classifier import StanceClassifier, softmax
 from communique.model.jsonl import write_text
 from communique.model.labels import LABELS, label_index
@@ -33,6 +33,8 @@ from communique.train.config import TrainConfig
 from communique.train.corpus import Sentence
 from communique.train.fit import fit, predict_logits
 from communique.train.sentence_models import frozen_probabilities, setfit_probabilities
+
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ def public_systems(
     rows, known = rows_of(held), _inputs(held)
     learnt = [Row(f"public:{n}", "public", n, r.text, r.label) for n, r in enumerate(public)]
     stage = TrainConfig.load(trained / "train.json") if trained else _first_stage(config)
+    data = _digest([json.dumps(astuple(row)) for row in public])
+    weights = sha256_file(trained / WEIGHTS) if trained else None
 
     def first() -> Answers:
         folder = trained
@@ -135,13 +139,11 @@ def public_systems(
         return Answers(softmax(predict_logits(folder, stage, known), 1.0))
 
     return [
-        System(
-            "public data only: TF-IDF", lambda: _labels(simple.tfidf_labels(learnt, rows)), (len(learnt),)
-        ),
+        System("public data only: TF-IDF", lambda: _labels(simple.tfidf_labels(learnt, rows)), (data,)),
         System(
             f"public data only: {Path(stage.encoder).name} fine-tuned",
             first,
-            (str(trained), sorted(vars(stage).items())),
+            (weights or data, sorted(vars(stage).items())),
         ),
     ]
 

@@ -254,7 +254,7 @@ def _public_rows(config: TrainConfig, annotations: Annotations, shared: Path | N
     from communique.train.texts import shared_folder
 
     held = [r for name in ("dev", "test") for r in labelled_rows(annotations.split(name))]
-    return public_rows(shared_folder(shared) / "public", config, [r.text for r in held])
+    return public_rows(shared_folder(shared) / "public", config, [r.text for r in held], _say)
 
 
 def _sizes(text: str) -> list[int | None]:

@@ -12,9 +12,10 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from communique.model.errors import InputError
+from communique.train.files import read_object
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Loss = Literal["plain", "weighted", "focal"]
@@ -52,7 +53,7 @@ class TrainConfig:
     second_act: float = 0.0
     """Share of the target that the second act of a sentence gets where annotators saw one."""
     public_weight: float = 1.0
-    """Weight of public data in the first stage; 0 leaves it out."""
+    """Weight of public data; 0 leaves it out. Other weights tell most where `first_epochs` is 0."""
     first_epochs: float = 2.0
     """Epochs on public data alone before the annotated statements; 0 mixes them in from the start."""
     public_cap: int = 500
@@ -62,6 +63,7 @@ class TrainConfig:
     soft_labels: str = ""
     """File of a teacher's probabilities for unlabelled sentences (distillation)."""
     soft_weight: float = 1.0
+    """Weight of a teacher's rows; 0 leaves them out."""
     soft_temperature: float = 1.0
     precision: Precision = "auto"
     compile: bool = False
@@ -100,13 +102,16 @@ class TrainConfig:
         """Read a saved config.
 
         Raises:
-            InputError: unknown keys or impossible values.
+            InputError: it cannot be read, has unknown keys or impossible values.
         """
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_object(path)
         unknown = sorted(set(raw) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise InputError(f"{path}: unknown settings {', '.join(unknown)}: remove them")
-        return cls(**raw)
+        try:
+            return cls(**raw)
+        except TypeError as error:  # "3" for 3
+            raise InputError(f"{path}: a setting is of the wrong kind ({error}): mend it") from None
 
 
 _BOUNDS: tuple[tuple[str, float, float], ...] = (

@@ -287,14 +287,18 @@ def public(
     from rich.table import Table
 
     from communique.model.labels import LABELS
-    from communique.train.public import drop_near_duplicates, public_table, read_public
+    from communique.train.public import drop_near_duplicates, near_texts, public_table, read_public
     from communique.train.texts import shared_folder
 
     console = _console()
     with _bad_input_exits():
         source = folder or shared_folder() / "public"
         entries = public_table(source, licence)
-        kept, dropped = drop_near_duplicates(read_public(source, licence=licence))
+        rows = read_public(source, licence=licence)
+        kept, dropped = drop_near_duplicates(rows)
+        annotations = _load(None, None)
+        held = [s.text for name in ("dev", "test") for s in annotations.split(name) if s.text is not None]
+        near = len(near_texts(rows, held))
     table = Table(title="public data sets")
     titles = ("data set", "licence", "rows", *LABELS, "left out", "read", "mapping fits (rows read)")
     for title in (*titles, "mapping fits (blind check)", "near-duplicates dropped"):
@@ -307,6 +311,11 @@ def public(
     console.print(
         f"{len(kept):,} rows after near-duplicates. Only the blind check, drawn after a mapping was fixed, "
         "says how far it holds; the other rows read were picked because they looked hard."
+    )
+    console.print(
+        f"{near:,} rows nearly repeat a sentence of dev or test: training leaves them out."
+        if held
+        else "Not compared with dev and test, whose texts are not at hand: set COMMUNIQUE_SHARED."
     )
 
 

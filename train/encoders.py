@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from communique.model.artifact import sha256_file
+from communique.model.errors import InputError
 
 
-class EncoderError(Exception):
+class EncoderError(InputError):
     """An encoder could not be had, or is not the one that was pinned."""
 
 

@@ -11,7 +11,8 @@
 | inception | zip of UIMA CAS XMI, one a document, and `TypeSystem.xml` | a span with features |
 
 What a tool has no place for travels beside, so that a row comes back as it went. Where somebody changed
-a label in the tool, the change wins: the row is then adjudicated, and says in which tool. Exports hold
+a label in the tool, the change wins: the row is then adjudicated (one of a single pass stays single), and
+says in which tool. Exports hold
 the sentences, which belong to others: they go to a path outside the repository.
 """
 
@@ -185,7 +186,7 @@ def _ours(data: Mapping[str, Any] | None, place: str) -> dict[str, Any]:
 def _sentence(
     place: str, record: Mapping[str, Any], labels: Mapping[str, Any], shown: Mapping[str, Any], tool: str
 ) -> Sentence:
-    fields = _settled({**record["row"], **labels}, tool)
+    fields = _settled({**record["row"], **labels}, record["row"], tool)
     row = row_from(fields, place, own=bool(fields.get("synthetic")))
     text = shown.get("text")
     if not isinstance(text, str) or sentence_sha256(text) != row.sha256:
@@ -199,13 +200,14 @@ def _sentence(
     return Sentence(row, doc, text, str(shown.get("before", "")), str(shown.get("after", "")))
 
 
-def _settled(fields: dict[str, Any], tool: str) -> dict[str, Any]:
+def _settled(fields: dict[str, Any], before: Mapping[str, Any], tool: str) -> dict[str, Any]:
     """Make passes and decision follow labels that were changed in a tool; sound rows stay as they are."""
     a, b = fields["a"], fields["b"]
     if b is None:
-        if fields["label"] != a["label"] or fields["also"] != a["also"]:
-            a = {**a, "label": fields["label"], "also": fields["also"]}  # the one pass is the label
-        return {**fields, "a": a}
+        if all(fields[name] == before.get(name) for name in ("label", "also")):
+            return fields
+        a = {**a, "label": fields["label"], "also": fields["also"]}  # the one pass is the label
+        return {**fields, "a": a, "why": fields["why"] or f"changed in {tool}"}
     changed = {a["label"], b["label"]} != {fields["label"]}
     decided = "agreed" if fields["passes"] == 1 else fields["decided"]
     if changed and decided == "agreed":

@@ -20,6 +20,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from communique.model.errors import InputError
+
 Fp32 = npt.NDArray[np.float32]
 
 OPSET = 17
@@ -31,7 +33,7 @@ MAX_F1_LOSS = 0.005
 MAX_FLIPS = 0.01
 
 
-class GateError(Exception):
+class GateError(InputError):
     """A quantised model that is too far from its fp32 form."""
 
 
@@ -49,7 +51,7 @@ class Gate:
         if self.f1_loss > MAX_F1_LOSS or self.flips > MAX_FLIPS:
             raise GateError(
                 f"quantised model refused: macro-F1 falls by {self.f1_loss:.4f} (limit {MAX_F1_LOSS}), "
-                f"{self.flips:.2%} of labels flip (limit {MAX_FLIPS:.0%})"
+                f"{self.flips:.2%} of labels flip (limit {MAX_FLIPS:.0%}): train longer, or another encoder"
             )
 
 

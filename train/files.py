@@ -51,6 +51,10 @@ def read_object(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
+    except OSError as why:
+        raise DataError(f"{path}: cannot be read ({why.strerror}): name a JSON file") from None
+    except UnicodeDecodeError as why:
+        raise DataError(f"{path} is not UTF-8 (byte {why.start}): save it as UTF-8") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
     if not isinstance(found, dict):

@@ -112,6 +112,7 @@ def fit(
     *,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
+    first: Sequence[TrainRow] = (),
 ) -> dict[str, Any]:
     """Train a model and keep the best (or last) state by macro-F1 of the four labels on dev.
 
@@ -123,6 +124,7 @@ def fit(
         resume: go on from the last checkpoint in `out`, or begin where there is none; a run that had
             ended is left as it is.
         callbacks: of the Trainer, besides its own.
+        first: rows that the encoder learnt from in the stage before: a resumed run must have the same.
 
     Returns:
         The metrics on dev.
@@ -137,7 +139,7 @@ def fit(
         if not given:
             raise InputError(f"there is no sentence {name} that has its text: set COMMUNIQUE_SHARED")
     group = processes()
-    begun = resuming.fingerprint(config, rows, group.num_processes)
+    begun = resuming.fingerprint(config, rows, dev, group.num_processes, first)
     going_on = resume and resuming.is_begun(out)
     if going_on:
         resuming.check_same(out, begun)
@@ -260,14 +262,16 @@ def two_stages(
         All the rows that were learnt from.
     """
     if not resume and processes().is_main_process:
+        # The second stage's too: stopped in the first, this run would go on with an earlier one's second.
         shutil.rmtree(out / "first", ignore_errors=True)
+        resuming.clear(out)
     if not public or config.first_epochs == 0:
         fit(config, [*rows, *public], dev, out, resume=resume, callbacks=callbacks)
     else:
         first = dataclasses.replace(config, epochs=config.first_epochs, keep="last")
         fit(first, public, dev, out / "first", resume=resume)
         start = dataclasses.replace(config, encoder=str(out / "first"))
-        fit(start, rows, dev, out, resume=resume, callbacks=callbacks)
+        fit(start, rows, dev, out, resume=resume, callbacks=callbacks, first=public)
     if processes().is_main_process:
         config.save(out / "train.json")
     return [*rows, *public]

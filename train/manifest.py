@@ -91,7 +91,7 @@ def write_run_manifest(
     data = {f"annotations/{name}": sha for name, sha in _hashes(annotations).items()}
     if public is not None:
         data |= {f"public/{name}": sha for name, sha in _hashes(public).items()}
-    if config.soft_labels:
+    if config.soft_labels and config.soft_weight > 0:
         data["soft_labels"] = sha256_file(Path(config.soft_labels))
     found = {
         "commit": commit(),

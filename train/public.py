@@ -110,6 +110,11 @@ def drop_near_duplicates(
     return [row for n, row in enumerate(rows) if n not in gone], dict(counts)
 
 
+def near_texts(rows: Sequence[PublicRow], texts: Sequence[str]) -> set[int]:
+    """Places of the rows that nearly repeat one of the texts, by the same measure."""
+    return near_duplicates([row.text for row in rows], texts, among=False)
+
+
 def public_table(folder: Path, licence: str | None = None) -> list[dict[str, Any]]:
     """What `communique data public` prints: a dict for each data set.
 

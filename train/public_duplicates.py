@@ -19,7 +19,11 @@ _WORDS = 3
 
 
 def near_duplicates(
-    texts: Sequence[str], against: Iterable[str] = (), threshold: float = NEAR_DUPLICATE
+    texts: Sequence[str],
+    against: Iterable[str] = (),
+    threshold: float = NEAR_DUPLICATE,
+    *,
+    among: bool = True,
 ) -> set[int]:
     """Places of the texts that nearly repeat an earlier kept text, or any of `against`.
 
@@ -32,6 +36,7 @@ def near_duplicates(
         texts: in order of preference; of two near-duplicates the later goes.
         against: texts that are not in question themselves.
         threshold: in (0, 1].
+        among: compare the texts with one another too; else with `against` alone.
 
     Raises:
         ValueError: the threshold is outside (0, 1].
@@ -50,6 +55,8 @@ def near_duplicates(
             candidates = {other for triple in prefix for other in index[triple]}
             if any(_jaccard(triples, sets[other]) >= threshold for other in candidates):
                 gone.add(number - len(fixed))
+                continue
+            if not among:
                 continue
         for triple in prefix:
             index[triple].append(number)

@@ -13,7 +13,7 @@ import json
 import random
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,9 @@ from communique.train.corpus import Annotations, Sentence, default_folder
 from communique.train.export import Gate, quantise_weights, to_onnx
 from communique.train.fit import TrainRow, model_config, predict_logits, processes, two_stages
 from communique.train.manifest import Meter, write_run_manifest
-from communique.train.public import drop_near_duplicates, read_public
+from communique.train.public import drop_near_duplicates, near_texts, read_public
 from communique.train.resume import is_begun
+from communique.train.soft import soft_rows
 
 Logits = npt.NDArray[np.float32]
 
@@ -66,17 +67,30 @@ def _two_acts(label: str, also: str | None, share: float) -> tuple[float, ...]:
     return tuple((name == label) * (1 - share) + (name == also) * share for name in map(str, LABELS))
 
 
-def public_rows(folder: Path, config: TrainConfig, against: Sequence[str]) -> list[TrainRow]:
+def public_rows(
+    folder: Path,
+    config: TrainConfig,
+    against: Sequence[str],
+    say: Callable[[str], None] = lambda line: None,
+) -> list[TrainRow]:
     """Labelled public rows, capped for each data set and label, without published test splits.
 
     Args:
         folder: holds the data sets as published.
         config: `public_weight`, `public_cap`, `permissive_only`, `seed`.
-        against: texts that no row may resemble (every annotated sentence of dev and test).
+        against: texts that no row may resemble (every annotated sentence of dev and test); nor may it
+            resemble a row of a published test split.
+        say: told in a line how many rows there are, and how many were left out for which reason.
     """
     licence = "permissive" if config.permissive_only else None
-    labelled = [r for r in read_public(folder, licence=licence) if r.label is not None and r.split != "test"]
-    kept, _ = drop_near_duplicates(labelled, against)
+    every = read_public(folder, licence=licence)
+    labelled = [row for row in every if row.label is not None and row.split != "test"]
+    tests = [row for row in every if row.split == "test"]
+    ours = near_texts(labelled, against)
+    theirs = near_texts(labelled, [row.text for row in tests]) - ours
+    free = [row for place, row in enumerate(labelled) if place not in ours | theirs]
+    kept, _ = drop_near_duplicates(free)
+    repeated = len(free) - len(kept)
     random.Random(config.seed).shuffle(kept)
     kept.sort(key=lambda row: row.how != "read")  # rows that were read come first under the cap
     taken: Counter[tuple[str, str | None]] = Counter()
@@ -87,25 +101,11 @@ def public_rows(folder: Path, config: TrainConfig, against: Sequence[str]) -> li
             rows.append(
                 TrainRow(row.text, label=str(row.label), weight=config.public_weight, source="public")
             )
-    return rows
-
-
-def soft_rows(config: TrainConfig) -> list[TrainRow]:
-    """A teacher's probabilities, one JSON object a line: text, before, after, p (five numbers)."""
-    rows = []
-    for line in Path(config.soft_labels).read_text(encoding="utf-8").strip().split("\n"):
-        entry = json.loads(line)
-        soft = softmax(np.log(np.array([entry["p"]], dtype=np.float32) + 1e-6), config.soft_temperature)[0]
-        rows.append(
-            TrainRow(
-                entry["text"],
-                entry["before"],
-                entry["after"],
-                soft=tuple(soft),
-                weight=config.soft_weight,
-                source="soft",
-            )
-        )
+    say(
+        f"{len(rows):,} public rows; left out: {sum(row.label is not None for row in tests):,} of published "
+        f"test splits, {len(theirs):,} near-duplicates of these, {len(ours):,} of held-out sentences, "
+        f"{repeated:,} of other rows, {len(kept) - len(rows):,} over the cap"
+    )
     return rows
 
 
@@ -138,6 +138,7 @@ def run(
     int8: bool = True,
     resume: bool = False,
     annotations_folder: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Artifact:
     """Train, export, calibrate, check and describe a model; the artefact lies in `out/artifact`.
 
@@ -147,6 +148,7 @@ def run(
         annotations_folder: where the annotations were read from, for the manifest.
         resume: go on with a run that was interrupted (see `communique.train.resume`).
         public_folder: public data sets as published; without it the first stage is left out.
+        say: told in a line which public rows were left out.
     """
     meter, resumed = Meter.start(), resume and is_begun(out)
     annotations = with_dev(annotations)
@@ -154,7 +156,7 @@ def run(
     public: list[TrainRow] = []
     if public_folder is not None and config.public_weight > 0:
         apart = [*dev, *labelled_rows(annotations.split("test"))]
-        public = public_rows(public_folder, config, [row.text for row in apart])
+        public = public_rows(public_folder, config, [row.text for row in apart], say)
     seen = two_stages(config, training_rows(annotations, config), public, dev, out, resume=resume)
     group = processes()
     if group.is_main_process:

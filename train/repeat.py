@@ -1,35 +1,39 @@
 """The same training several times: seeds, folds, issuers left out, the latest years held out.
 
     communique train --seeds 5 --out runs/seeds
-    communique train --folds --out runs/folds
+    communique train --folds --out ../folds
     communique train --hold-out issuers --out runs/issuers
 
-Every run is the recipe up to the trained model (public data first, then annotations), scored on what was
-held out from it without calibration or abstention: the most probable label counts. `summary.json` has mean
-and standard deviation, `results.json` one entry a run. Where what is held out differs from run to run,
-the last state is kept: choosing one by the held-out score would flatter it.
+Every run is the recipe up to the trained model (public data first, then annotations). Where what is held out
+differs from run to run, the last state is kept: choosing one by the held-out score would flatter it. Scores
+are those of `communique.train.repeat_scores`: `results.json` has one entry a run and one of all together,
+`summary.json` mean and standard deviation, `predictions.jsonl` what each sentence got from a model that had
+not seen it: what `communique data queue` reads.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from communique.eval.metrics import Scores, evaluate
+import numpy as np
+
 from communique.model.classifier import softmax
 from communique.model.errors import InputError
 from communique.train.config import TrainConfig
 from communique.train.corpus import Annotations, Sentence
+from communique.train.exchange import refuse_inside
 from communique.train.files import DataError, write_bytes
 from communique.train.fit import predict_logits, processes, two_stages
-from communique.train.recipe import labelled_rows, public_rows, soft_rows, weighted_rows
+from communique.train.recipe import labelled_rows, public_rows, weighted_rows
+from communique.train.repeat_scores import Held, entry_of, prediction_rows, summarise, together
+from communique.train.soft import soft_rows
 
 HoldOut = Literal["issuers", "years"]
 LATEST_SHARE = 0.1
@@ -46,6 +50,8 @@ class Part:
     seed: int
     train: Sequence[Sentence]
     held: Sequence[Sentence]
+    fold: str
+    """What is held out, whatever the seed."""
     choose: bool = False
     """Whether the state may be chosen on what is held out (the dev split)."""
 
@@ -53,7 +59,7 @@ class Part:
 def seeds(annotations: Annotations, config: TrainConfig, count: int) -> list[Part]:
     """Train and dev as they are, under `count` seeds from the config's on."""
     train, dev = annotations.split("train"), annotations.split("dev")
-    return [Part("random", f"dev, seed {n}", n, train, dev, True) for n in _counted(config, count)]
+    return [Part("random", f"dev, seed {n}", n, train, dev, "dev", True) for n in _counted(config, count)]
 
 
 def folds(annotations: Annotations, config: TrainConfig, count: int = 1) -> list[Part]:
@@ -105,7 +111,7 @@ def _parts(
     for held_out, (train, held) in named:
         for seed in _counted(config, count):
             label = held_out if count == 1 else f"{held_out}, seed {seed}"
-            found.append(Part(name, label, seed, train, held))
+            found.append(Part(name, label, seed, train, held, held_out))
     return found
 
 
@@ -121,101 +127,77 @@ def repeat(
     *,
     public_folder: Path | None = None,
     resume: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Train and score every part, each in its own folder of `out`.
 
     Args:
         public_folder: public data sets as published; without it the first stage is left out.
         resume: parts that have a result are not trained again, and the one that was stopped goes on.
+        say: told in a line what was left out.
 
     Returns:
-        What `summary.json` holds: mean, standard deviation and range of macro-F1, for each name.
+        What `summary.json` holds, see `communique.train.repeat_scores.summarise`.
 
     Raises:
-        InputError: nothing with text is held out.
+        InputError: nothing with text is held out, or a teacher's labels would carry what is held out.
     """
+    if config.soft_labels and not all(part.choose for part in parts):
+        raise InputError(
+            "--soft-labels with --folds or --hold-out: the teacher learnt the labels that are held out; "
+            "leave it out, or repeat with --seeds"
+        )
     group = processes()
     public = []
     if public_folder is not None and config.public_weight > 0:
         # Held out here or in another part, or the test split: no public row resembles any of them.
         real = [s.text for s in annotations.sentences if s.text is not None and not s.row.synthetic]
-        public = public_rows(public_folder, config, real)
+        public = public_rows(public_folder, config, real, say)
     soft = soft_rows(config) if config.soft_labels else []
+    if group.is_main_process and not resume:  # an earlier run's, which a resumed one would take for its own
+        for path in (*out.glob("*/result.json"), out / "predictions.jsonl"):
+            path.unlink(missing_ok=True)
     results: list[dict[str, Any]] = []
+    every: list[Held] = []
     for number, part in enumerate(parts, 1):
         folder = out / f"{number:02d}"
-        held = [s for s in part.held if s.text is not None]
-        if not held:
+        sentences = [s for s in part.held if s.text is not None]
+        if not sentences:
             raise InputError(
                 f"{part.name} {part.held_out}: no held-out sentence has its text: set COMMUNIQUE_SHARED"
             )
-        done = folder / "result.json"
+        done, kept = folder / "result.json", folder / "logits.npy"
         group.wait_for_everyone()
-        if not (resume and done.is_file()):
+        if not (resume and done.is_file() and kept.is_file() and len(np.load(kept)) == len(sentences)):
             own = dataclasses.replace(config, seed=part.seed)
             if not part.choose:
                 own = dataclasses.replace(own, keep="last", patience=0)
             began = time.perf_counter()
             rows = [*weighted_rows(part.train, own), *soft]
-            seen = two_stages(own, rows, public, labelled_rows(held), folder, resume=resume)
+            seen = two_stages(own, rows, public, labelled_rows(sentences), folder, resume=resume)
             if group.is_main_process:
-                entry = _entry(part, score(folder, own, held), len(seen), time.perf_counter() - began)
-                write_bytes(done, (json.dumps(entry) + "\n").encode())
+                np.save(kept, predict_logits(folder, own, labelled_rows(sentences)))
+                took = {"train_rows": len(seen), "seconds": round(time.perf_counter() - began, 1)}
+                write_bytes(done, (json.dumps(took) + "\n").encode())
         group.wait_for_everyone()
-        results.append(json.loads(done.read_text(encoding="utf-8")))
+        took = json.loads(done.read_text(encoding="utf-8"))
+        probabilities = softmax(np.load(kept), 1.0)
+        every.append(Held(part.name, part.held_out, part.fold, sentences, probabilities))
+        results.append(entry_of(every[-1], took["train_rows"], took["seconds"]))
+    results += together(every, results)
     summary = summarise(results)
     if group.is_main_process:
         for name, content in (("results.json", results), ("summary.json", summary)):
             write_bytes(out / name, (json.dumps(content, indent=2) + "\n").encode())
+        _write_predictions(out / "predictions.jsonl", every, say)
     return summary
 
 
-def score(folder: Path, config: TrainConfig, held: Sequence[Sentence]) -> Scores:
-    """Scores of the torch model in `folder`, uncalibrated, with intervals over documents."""
-    logits = predict_logits(folder, config, labelled_rows(held))
-    gold, docs = [s.row.label for s in held], [s.row.doc_id for s in held]
-    return evaluate(gold, softmax(logits, 1.0), docs, threshold=0.0)
-
-
-def _entry(part: Part, scores: Scores, rows: int, seconds: float) -> dict[str, Any]:
-    f1 = scores.macro_f1
-    return {
-        "name": part.name,
-        "held_out": part.held_out,
-        "train_rows": rows,
-        "macro_f1": f1.value,
-        "low": f1.low,
-        "high": f1.high,
-        "n": scores.sentences,
-        "seconds": round(seconds, 1),
-    }
-
-
-def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean, sample standard deviation (None of one run), least and most macro-F1, for each name."""
-    found = {}
-    for name in dict.fromkeys(entry["name"] for entry in results):
-        scores = [entry["macro_f1"] for entry in results if entry["name"] == name]
-        found[name] = {
-            "runs": len(scores),
-            "mean": statistics.fmean(scores),
-            "sd": statistics.stdev(scores) if len(scores) > 1 else None,
-            "low": min(scores),
-            "high": max(scores),
-        }
-    return found
-
-
-def table(results: Sequence[dict[str, Any]], summary: dict[str, Any]) -> str:
-    """Results and their summary as aligned lines."""
-    width = max(len(entry["held_out"]) for entry in results)
-    lines = [f"{'held out':{width}}  macro-F1  [95 % interval]   sentences  rows learnt from"]
-    lines += [
-        f"{e['held_out']:{width}}  {e['macro_f1']:.3f}     [{e['low']:.3f}, {e['high']:.3f}]"
-        f"{e['n']:>12}{e['train_rows']:>18}"
-        for e in results
-    ]
-    for name, found in summary.items():
-        spread = "" if found["sd"] is None else f", sd {found['sd']:.3f}"
-        lines.append(f"{name}: mean {found['mean']:.3f}{spread} over {found['runs']} runs")
-    return "\n".join(lines)
+def _write_predictions(path: Path, every: Sequence[Held], say: Callable[[str], None]) -> None:
+    try:
+        refuse_inside(path)
+    except DataError as error:
+        say(f"left out: {error}; move the folder and go on with --resume")
+        return
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in prediction_rows(every)]
+    write_bytes(path, "".join(lines).encode())

@@ -36,6 +36,12 @@ BEGUN = "begun.json"
 _HARMLESS = {"threads", "tracker"}
 """Settings that may differ on resuming."""
 
+_ROWS = {
+    "rows_sha256": "the training rows",
+    "dev_sha256": "the dev rows",
+    "first_sha256": "the rows of the first stage",
+}
+
 
 class Interrupted(KeyboardInterrupt):
     """Training was stopped by Ctrl-C; the message says whether and how it can go on."""
@@ -82,20 +88,45 @@ class StopAtStep(TrainerCallback):
             signal.signal(signal.SIGINT, before)
 
 
-def fingerprint(config: TrainConfig, rows: Sequence[TrainRow], processes: int) -> dict[str, Any]:
-    """What a run was begun with, as plain JSON."""
+def fingerprint(
+    config: TrainConfig,
+    rows: Sequence[TrainRow],
+    dev: Sequence[TrainRow],
+    processes: int,
+    first: Sequence[TrainRow] = (),
+) -> dict[str, Any]:
+    """What a run was begun with, as plain JSON.
+
+    Args:
+        config: of the run.
+        rows: learnt from.
+        dev: the state is chosen on.
+        processes: that train together.
+        first: learnt from in the stage before, where there was one.
+    """
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _HARMLESS}
+    parts = {"rows": rows, "dev": dev, "first": first}
+    digests = {f"{name}_sha256": _digest(part) for name, part in parts.items()}
+    return {"settings": settings, **digests, "processes": processes}
+
+
+def _digest(rows: Sequence[TrainRow]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(dataclasses.astuple(row)).encode())
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _HARMLESS}
-    return {"settings": settings, "rows_sha256": digest.hexdigest(), "processes": processes}
+    return digest.hexdigest()
 
 
 def begin(out: Path, begun: dict[str, Any]) -> None:
     """Clear what an earlier run left in `out` and note what this one begins with."""
+    clear(out)
+    write_bytes(out / CHECKPOINTS / BEGUN, (json.dumps(begun, indent=2) + "\n").encode())
+
+
+def clear(out: Path) -> None:
+    """Remove what a run in `out` could be gone on with, or taken for ended by."""
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     (out / "metrics.json").unlink(missing_ok=True)
-    write_bytes(out / CHECKPOINTS / BEGUN, (json.dumps(begun, indent=2) + "\n").encode())
 
 
 def is_begun(out: Path) -> bool:
@@ -112,8 +143,9 @@ def check_same(out: Path, begun: dict[str, Any]) -> None:
     then = read_object(out / CHECKPOINTS / BEGUN)
     was, now = then["settings"], begun["settings"]
     changed = [f"{k} {was.get(k)!r} -> {now.get(k)!r}" for k in sorted(was | now) if was.get(k) != now.get(k)]
-    if then["rows_sha256"] != begun["rows_sha256"]:
-        changed.append("the training rows")
+    for name, what in _ROWS.items():
+        if then.get(name, begun[name]) != begun[name]:  # runs begun before these were noted lack some
+            changed.append(what)
     if then["processes"] != begun["processes"]:
         changed.append(f"processes {then['processes']} -> {begun['processes']}")
     if changed:

@@ -1,8 +1,8 @@
 """A teacher's probabilities for sentences that nobody annotated: what a student is distilled on.
 
     communique train --encoder all-mpnet-base-v2 --out runs/teacher
-    communique train soft-labels runs/teacher --file runs/soft.jsonl
-    communique train --soft-labels runs/soft.jsonl --out runs/student
+    communique train soft-labels runs/teacher --file ../soft.jsonl
+    communique train --soft-labels ../soft.jsonl --out runs/student
 
 Sentences of held-out documents are never among them, nor any that nearly repeats one: a teacher that
 labels the test split for its student would carry what it saw of it. After Hinton, Vinyals and Dean 2015,
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from communique.model.akn import text_of_akn
 from communique.model.classifier import in_context, softmax
@@ -29,7 +30,7 @@ from communique.model.tokens import SentenceInput
 from communique.train.batches import TrainRow
 from communique.train.config import TrainConfig
 from communique.train.corpus import Annotations
-from communique.train.files import read_jsonl
+from communique.train.files import DataError, read_jsonl
 from communique.train.fit import predict_logits
 from communique.train.public_duplicates import near_duplicates
 from communique.train.texts import COUNCIL, COUNCIL_PREFIX, STATEMENTS, shared_folder
@@ -138,3 +139,41 @@ def _teacher(folder: Path) -> tuple[TrainConfig, float]:
         raise InputError(f"{folder}: no artifact; its training has not ended")
     temperature = json.loads(artifact.read_text(encoding="utf-8"))["temperature"]
     return TrainConfig.load(folder / "train.json"), float(temperature)
+
+
+def soft_rows(config: TrainConfig) -> list[TrainRow]:
+    """A teacher's probabilities, one JSON object a line: text, before, after, p (five that sum to 1).
+
+    None where `soft_weight` is 0.
+
+    Raises:
+        DataError: the file cannot be read or holds nothing, or a line is not of this form; with file:row.
+    """
+    if config.soft_weight == 0:
+        return []
+    rows = []
+    for place, entry in read_jsonl(Path(config.soft_labels)):
+        text, before, after = (entry.get(name) for name in ("text", "before", "after"))
+        if not (isinstance(text, str) and isinstance(before, str) and isinstance(after, str) and text):
+            raise DataError(
+                f"{place}: text, before and after must be texts, the first not empty: {_HOW_SOFT}"
+            )
+        p = softmax(np.log(_probabilities(entry.get("p"), place) + 1e-6), config.soft_temperature)[0]
+        rows.append(TrainRow(text, before, after, soft=tuple(p), weight=config.soft_weight, source="soft"))
+    if not rows:
+        raise DataError(f"{config.soft_labels}: holds no rows: {_HOW_SOFT}")
+    return rows
+
+
+_HOW_SOFT = "write the file with `communique train soft-labels`"
+
+
+def _probabilities(found: object, place: str) -> npt.NDArray[np.float32]:
+    """A row's `p`, shape (1, 5)."""
+    if not isinstance(found, list) or len(found) != len(LABELS):
+        raise DataError(f"{place}: p is not a list of {len(LABELS)} numbers: {_HOW_SOFT}")
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x <= 1 for x in found):
+        raise DataError(f"{place}: p is {found}, expected probabilities in [0, 1]: {_HOW_SOFT}")
+    if abs(sum(found) - 1) > 1e-3:  # they are written with five decimals
+        raise DataError(f"{place}: p sums to {sum(found):.4f}, not 1: {_HOW_SOFT}")
+    return np.array([found], dtype=np.float32)

@@ -7,18 +7,21 @@
 Trainings that start from the same weights mostly end in one basin, and the mean of their ends labels unseen
 sentences better than any of them, at the cost of one model. The greedy soup of Wortsman et al. 2022, "Model
 soups": from the best on dev downwards, each is added if the mean of those kept does not get worse by it.
-Checkpoints of one training (`RUN/checkpoints/checkpoint-N`) may be mixed as well.
+Checkpoints of one training (`RUN/checkpoints/checkpoint-N`) may be mixed as well. How a sentence is read is
+taken from the trainings, which must agree on it: the mean is scored and shipped as they were trained.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from communique.eval.metrics import f1_of
@@ -27,8 +30,10 @@ from communique.model.labels import LABELS, STANCES, label_index
 from communique.train.batches import TrainRow
 from communique.train.config import TrainConfig
 from communique.train.fit import predict_logits
+from communique.train.manifest import MANIFEST
 
 WEIGHTS = "model.safetensors"
+_READING = ("encoder", "max_tokens", "before_tokens", "after_tokens")
 _BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -39,6 +44,37 @@ class Tried:
     parts: tuple[str, ...]
     macro_f1: float
     kept: bool
+    """Whether the greedy way went on with this mean; False of a training alone."""
+
+
+def settings_of(runs: Sequence[Path]) -> TrainConfig:
+    """The first training's settings, where all read sentences alike.
+
+    Raises:
+        InputError: a training has no settings, or reads with another encoder or of another length.
+    """
+    found = [TrainConfig.load(_settings_file(run)) for run in runs]
+    if not found:
+        raise InputError("a soup takes two trainings or more")
+    for run, other in zip(runs[1:], found[1:], strict=True):
+        pairs = [(name, getattr(found[0], name), getattr(other, name)) for name in _READING]
+        # An encoder is known by its name, wherever its folder lies.
+        differ = [f"{name} {a} and {b}" for name, a, b in pairs if Path(str(a)).name != Path(str(b)).name]
+        if differ:
+            raise InputError(
+                f"{run} reads otherwise than {runs[0]} ({', '.join(differ)}): mix those that agree"
+            )
+    return found[0]
+
+
+def _settings_file(run: Path) -> Path:
+    """`train.json` of a training, or of the one that a checkpoint is of, or of that one's first stage."""
+    for folder in (run, run.parent.parent, run.parent.parent / "first"):
+        if (folder / "train.json").is_file():
+            return folder / "train.json"
+    raise InputError(
+        f"{run}: no train.json in it or above its checkpoints: name what `communique train` wrote"
+    )
 
 
 def soup(
@@ -65,24 +101,26 @@ def soup(
     if not dev:
         raise InputError("there is no sentence of dev that has its text: set COMMUNIQUE_SHARED")
     homes = [_home(run) for run in runs]
+    _check_alike(runs)
     for name in _BESIDE:
         out.mkdir(parents=True, exist_ok=True)
         shutil.copy(homes[0] / name, out / name)
+    (out / MANIFEST).unlink(missing_ok=True)  # of an earlier run, whose weights go now
+    tried: list[Tried] = []
 
-    def score(parts: Sequence[Path], kept: bool) -> Tried:
+    def score(parts: Sequence[Path], to_beat: float = math.inf) -> Tried:
         _write_mean(parts, out / WEIGHTS)
-        logits = predict_logits(out, config, dev)
-        tried = Tried(tuple(map(str, parts)), _macro_f1(logits, dev), kept)
-        on_try(tried)
-        return tried
+        found = _macro_f1(predict_logits(out, config, dev), dev)
+        tried.append(Tried(tuple(map(str, parts)), found, kept=found >= to_beat))
+        on_try(tried[-1])
+        return tried[-1]
 
-    alone = [score([run], kept=False) for run in runs]
+    alone = [score([run]) for run in runs]
     order = sorted(zip(runs, alone, strict=True), key=lambda pair: -pair[1].macro_f1)
-    kept, best, tried = [order[0][0]], order[0][1].macro_f1, list(alone)
+    kept, best = [order[0][0]], order[0][1].macro_f1
     for run, _ in order[1:]:
-        mixed = score([*kept, run], kept=True)
-        tried.append(mixed)
-        if mixed.macro_f1 >= best:
+        mixed = score([*kept, run], best)
+        if mixed.kept:
             kept, best = [*kept, run], mixed.macro_f1
     _write_mean(kept, out / WEIGHTS)
     config.save(out / "train.json")
@@ -103,12 +141,21 @@ def _home(run: Path) -> Path:
     raise InputError(f"{run}: no tokenizer.json in it or above its checkpoints")
 
 
+def _check_alike(runs: Sequence[Path]) -> None:
+    shapes = []
+    for run in runs:
+        with safe_open(run / WEIGHTS, "pt") as tensors:
+            shapes.append({name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()})  # noqa: SIM118
+    for run, found in zip(runs, shapes, strict=True):
+        odd = [name for name in shapes[0] | found if shapes[0].get(name) != found.get(name)]
+        if odd:
+            raise InputError(f"{run}: {odd[0]} has no equal in {runs[0]}: mix trainings of one encoder")
+
+
 def _write_mean(parts: Sequence[Path], path: Path) -> None:
     mean = {name: tensor.double() for name, tensor in load_file(parts[0] / WEIGHTS).items()}
     for part in parts[1:]:
         for name, tensor in load_file(part / WEIGHTS).items():
-            if name not in mean or mean[name].shape != tensor.shape:
-                raise InputError(f"{part}: {name} has no equal in {parts[0]}: mix trainings of one encoder")
             mean[name] += tensor.double()
     ready = {name: (tensor / len(parts)).float().contiguous() for name, tensor in mean.items()}
     save_file(ready, path, metadata={"format": "pt"})

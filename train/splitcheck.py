@@ -3,7 +3,8 @@
     communique data check
 
 Every real document stands in one split; train and dev in one fold each; what is nearly the same stands
-together; the project's own statements and singly annotated ones are in no dev or test split.
+together; the project's own statements and singly annotated ones are in no dev or test split, and no long
+sentence of the project's own nearly repeats one that is.
 """
 
 from __future__ import annotations
@@ -13,8 +14,15 @@ from typing import Any
 
 from communique.train.composition import SPLIT_NAMES
 from communique.train.corpus import Annotations
+from communique.train.public_duplicates import near_duplicates as repeated
 from communique.train.rows import SPLITS
-from communique.train.splits import THRESHOLD, SplitPlan, near_duplicates, shared_sentences
+from communique.train.splits import (
+    LONG_SENTENCE_WORDS,
+    THRESHOLD,
+    SplitPlan,
+    near_duplicates,
+    shared_sentences,
+)
 
 Fault = tuple[str, str, bool]
 """Where, what, and whether it is a problem (or only worth knowing)."""
@@ -43,6 +51,7 @@ def split_findings(annotations: Annotations, plan: SplitPlan | None = None) -> I
     yield from _folds(splits)
     yield from _issuers(annotations, splits)
     yield from _leaks(annotations, splits)
+    yield from _repeated_by_own(annotations)
     yield from _test_size(annotations, splits, plan or SplitPlan())
 
 
@@ -111,6 +120,23 @@ def _leaks(annotations: Annotations, splits: Mapping[str, Any]) -> Iterator[Faul
             yield f"{a}, {b}", f"{why}, but stand in {placed[a]} and {placed[b]}", True
         elif folds.get(a) != folds.get(b):
             yield f"{a}, {b}", f"{why}, but stand in folds {folds.get(a)} and {folds.get(b)}", True
+
+
+def _repeated_by_own(annotations: Annotations) -> Iterator[Fault]:
+    """Long sentences of the project's own statements, which train, that nearly repeat one of dev or test."""
+    held = [s.text for name in ("dev", "test") for s in annotations.split(name) if _is_long(s.text)]
+    own = [s for s in annotations.sentences if s.row.synthetic and _is_long(s.text)]
+    for place in sorted(repeated([s.text or "" for s in own], map(str, held), among=False)):
+        row = own[place].row
+        yield (
+            f"{row.doc_id}#{row.sent_id}",
+            f"“{row.head} …”, of the project's own, nearly repeats a sentence of dev or test: write another",
+            True,
+        )
+
+
+def _is_long(text: str | None) -> bool:
+    return text is not None and len(text.split()) >= LONG_SENTENCE_WORDS
 
 
 def _test_size(annotations: Annotations, splits: Mapping[str, Any], plan: SplitPlan) -> Iterator[Fault]:

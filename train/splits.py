@@ -138,11 +138,7 @@ def make_splits(
     plan = plan or SplitPlan()
     real = sorted((row for row in rows if not row.synthetic), key=lambda row: row.key)
     doc_ids = sorted({row.doc_id for row in real})
-    missing = [doc_id for doc_id in doc_ids if doc_id not in texts]
-    if missing:
-        raise DataError(
-            f"{len(missing)} documents have no text, first {missing[0]}: name the folder of the texts"
-        )
+    _need_texts(doc_ids, texts)
     pairs = [(a, b) for a, b, _ in near_duplicates({d: texts[d] for d in doc_ids}, plan.threshold)]
     pairs += [(a, b) for a, b, _ in shared_sentences(real, texts)]
     group = linked_groups(doc_ids, pairs)
@@ -175,9 +171,15 @@ def extend_splits(splits: Mapping[str, Any], rows: Sequence[Row], texts: Mapping
 
     Nothing that is placed moves, so a model trained before stays untested on its own training data. A new
     document goes where its near-duplicates are, else into train and the fold with the fewest documents.
+
+    Raises:
+        DataError: there are no splits yet, or a text is missing.
     """
+    if not {"threshold", "split", "fold"} <= splits.keys():
+        raise DataError("there is no splits.json to extend: write one without --extend")
     real = sorted((row for row in rows if not row.synthetic), key=lambda row: row.key)
     doc_ids = sorted({row.doc_id for row in real})
+    _need_texts(doc_ids, texts)
     pairs = [(a, b) for a, b, _ in near_duplicates({d: texts[d] for d in doc_ids}, splits["threshold"])]
     pairs += [(a, b) for a, b, _ in shared_sentences(real, texts)]
     group = linked_groups(doc_ids, pairs)
@@ -203,6 +205,14 @@ def extend_splits(splits: Mapping[str, Any], rows: Sequence[Row], texts: Mapping
         "fold": dict(sorted(folds.items())),
         "near_duplicates": linked,
     }
+
+
+def _need_texts(doc_ids: Sequence[str], texts: Mapping[str, str]) -> None:
+    missing = [doc_id for doc_id in doc_ids if doc_id not in texts]
+    if missing:
+        raise DataError(
+            f"{len(missing)} documents have no text, first {missing[0]}: name the folder of the texts"
+        )
 
 
 def _cut(

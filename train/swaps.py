@@ -134,11 +134,12 @@ def _party(match: re.Match[str]) -> tuple[str, bool]:
 
 
 def replacements(found: Sequence[str], kind: str, seed: str) -> dict[str, str]:
-    """Another name of the kind for each party: the same for the same seed, none twice, none of the found."""
+    """Another name of the kind for each party: the same for the same seed, none twice, none of the found.
+
+    Where more parties are named than there are other names, the last of them get none, and stay.
+    """
     rng = np.random.default_rng(int(hashlib.sha256(seed.encode()).hexdigest()[:12], 16))
     names = [name for name in KINDS[kind] if name not in found]
-    if len(found) > len(names):
-        raise ValueError(f"{len(found)} parties, but only {len(names)} {kind} names")
     return dict(zip(found, (names[i] for i in rng.permutation(len(names))), strict=False))
 
 

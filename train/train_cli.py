@@ -3,10 +3,10 @@
 communique train --out runs/student
 communique train --config runs/student/train.json --seed 2 --out runs/second
 communique train --out runs/student --resume
-communique train --folds --out runs/folds
+communique train --folds --out ../folds
 communique train --out runs/search search --trials 30
 communique train --out runs/soup soup runs/one runs/two
-communique train soft-labels runs/teacher --file runs/soft.jsonl
+communique train soft-labels runs/teacher --file ../soft.jsonl
 torchrun --nproc-per-node 2 -m communique.cli train --out runs/two
 """
 
@@ -54,6 +54,9 @@ _OWN = (
     ("hold_out", str | None, None, "Hold out `issuers`, one by one, or the latest `years`."),
 )
 
+_ALONE = ("name", "resume", "seeds", "folds", "hold_out")
+"""Flags of `communique train` itself, which no command under it reads."""
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -81,6 +84,11 @@ def run(ctx: typer.Context, **given: Any) -> None:  # noqa: ANN401  one argument
         raise InputError("--folds and --hold-out: give one of the two")
     if own["seeds"] < 1:
         raise InputError(f"--seeds must be at least 1, not {own['seeds']}")
+    if ctx.invoked_subcommand is not None:
+        alone = [flag for flag, _, default, _ in _OWN if flag in _ALONE and own[flag] != default]
+        if alone:
+            named = ", ".join(f"--{flag.replace('_', '-')}" for flag in alone)
+            raise InputError(f"{named} before {ctx.invoked_subcommand} would do nothing: leave it out")
     job = _prepare(given, **{flag: own[flag] for flag in ("out", "config", "annotations", "shared")})
     if ctx.invoked_subcommand is not None:
         ctx.obj = job
@@ -135,6 +143,7 @@ def _once(job: _Job, own: dict[str, Any]) -> None:
         public_folder=job.public,
         resume=own["resume"],
         annotations_folder=job.folder,
+        say=_say if processes().is_main_process else lambda line: None,
     )
     if processes().is_main_process:
         sys.stdout.write(f"{artifact.version} in {artifact.folder}\n")
@@ -143,16 +152,21 @@ def _once(job: _Job, own: dict[str, Any]) -> None:
 def _repeat(job: _Job, own: dict[str, Any]) -> None:
     from communique.train import repeat
     from communique.train.fit import processes
+    from communique.train.repeat_scores import table
 
     plans = {"issuers": repeat.issuers, "years": repeat.latest_years}
     plan = repeat.folds if own["folds"] else plans.get(own["hold_out"], repeat.seeds)
     parts = plan(job.annotations, job.config, own["seeds"])
     summary = repeat.repeat(
-        job.config, job.annotations, parts, job.out, public_folder=job.public, resume=own["resume"]
+        job.config, job.annotations, parts, job.out, public_folder=job.public, resume=own["resume"], say=_say
     )
     if processes().is_main_process:
         results = json.loads((job.out / "results.json").read_text(encoding="utf-8"))
-        sys.stdout.write(repeat.table(results, summary) + "\n")
+        sys.stdout.write(table(results, summary) + "\n")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"communique: {line}\n")
 
 
 def search(
@@ -182,8 +196,8 @@ def search(
 def soft_labels(
     ctx: typer.Context,
     teachers: Annotated[list[Path], typer.Argument(help="Folders that `communique train` wrote.")],
-    file: Annotated[Path, typer.Option(help="JSONL file to write; it holds texts of others.")] = Path(
-        "runs/soft.jsonl"
+    file: Annotated[Path, typer.Option(help="JSONL file to write, outside the repository.")] = Path(
+        "../soft.jsonl"
     ),
     sentences: Annotated[int, typer.Option(min=1, help="How many at most.")] = 12_000,
 ) -> None:
@@ -192,7 +206,9 @@ def soft_labels(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from communique.train import soft
+    from communique.train.exchange import refuse_inside
 
+    refuse_inside(file)
     job: _Job = ctx.obj
     found = soft.unlabelled(job.annotations, job.shared, sentences, job.config.seed)
     columns = (TextColumn("teaching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -215,23 +231,39 @@ def soup(
 ) -> None:
     """Average the weights of several trainings where dev says that it pays, and ship the mean."""
     from communique.train import recipe
-    from communique.train.soup import Tried
+    from communique.train.corpus import default_folder
+    from communique.train.manifest import Meter, write_run_manifest
+    from communique.train.soup import Tried, settings_of
     from communique.train.soup import soup as mix
 
     def say(tried: Tried) -> None:
-        sys.stderr.write(f"dev macro-F1 {tried.macro_f1:.4f}: {' + '.join(tried.parts)}\n")
+        verdict = "" if len(tried.parts) == 1 else " (kept)" if tried.kept else " (left out)"
+        sys.stderr.write(f"dev macro-F1 {tried.macro_f1:.4f}{verdict}: {' + '.join(tried.parts)}\n")
 
     job: _Job = ctx.obj
+    if job.given - {"threads"}:
+        named = ", ".join(f"--{flag.replace('_', '-')}" for flag in sorted(job.given - {"threads"}))
+        raise InputError(f"{named} before soup: settings are those of the runs, leave it out")
+    meter = Meter.start()
+    config = dataclasses.replace(settings_of(runs), threads=job.config.threads)
     annotations = recipe.with_dev(job.annotations)
     dev = recipe.labelled_rows(recipe.held_out(annotations, "dev"))
     try:
-        mix(runs, job.config, dev, job.out, say)
         public: list[Any] = []
-        if job.public is not None:
+        if job.public is not None and config.public_weight > 0:
             apart = [*dev, *recipe.labelled_rows(annotations.split("test"))]
-            public = recipe.public_rows(job.public, job.config, [row.text for row in apart])
-        rows = [*recipe.training_rows(annotations, job.config), *public]
-        artifact = recipe.ship(job.config, annotations, job.out, name=name, rows=rows)
+            public = recipe.public_rows(job.public, config, [row.text for row in apart], _say)
+        rows = [*recipe.training_rows(annotations, config), *public]
+        mix(runs, config, dev, job.out, say)
+        artifact = recipe.ship(config, annotations, job.out, name=name, rows=rows)
+        write_run_manifest(
+            job.out,
+            config,
+            rows,
+            meter,
+            annotations=job.folder or default_folder(),
+            public=job.public if public else None,
+        )
     except KeyboardInterrupt:
         sys.stderr.write("communique: interrupted; begin the soup again\n")
         raise typer.Exit(INTERRUPTED) from None

@@ -56,7 +56,13 @@ class StanceTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:  # noqa: ANN401  one tensor or a pair, as the parent class has it
-        """Cross-entropy against target distributions, weighted by row; focal where asked for."""
+        """Cross-entropy against target distributions, weighted by row; focal where asked for.
+
+        The sum over the batch is divided by its number of rows, not by their weights: divided by these, a
+        weight that all rows of a batch share (public data in a stage of its own) would cancel out. What
+        fills a batch up weighs 0 and is no row. AdamW takes steps of about one size whatever the scale of
+        all gradients, so what a weight decides most is how rows that differ in it share a batch.
+        """
         targets, weights = inputs.pop("labels"), inputs.pop("weight")
         logits = model(**inputs).logits.float()
         log_p = torch.log_softmax(logits, dim=-1)  # (batch, labels)
@@ -65,7 +71,8 @@ class StanceTrainer(Trainer):
             terms = terms * (1 - log_p.exp()) ** self._config.focal_gamma
         if self._class_weights is not None:
             terms = terms * self._class_weights.to(terms.device)
-        loss = (terms.sum(dim=-1) * weights).sum() / weights.sum()
+        rows = (weights > 0).sum().clamp(min=1)
+        loss = (terms.sum(dim=-1) * weights).sum() / rows
         return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
 
     def prediction_step(
