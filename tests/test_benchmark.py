@@ -225,6 +225,7 @@ def test_each_variant_differs_in_one_thing(own, quick, tmp_path, tiny_encoder):
         "without-context": {"before_tokens"},
         "with-twice-the-context": {"before_tokens"},
         "with-second-acts": {"second_act"},
+        "with-swapped-names": {"swap_names"},
         "with-int8-weights": set(),
         "teacher": set(),  # the same tiny encoder here
     }
@@ -234,6 +235,27 @@ def test_each_variant_differs_in_one_thing(own, quick, tmp_path, tiny_encoder):
     assert int8["seconds"] < fp32["seconds"]  # the training was not done twice
     assert not (tmp_path / "work").exists()
     assert "| with-int8-weights |" in experiments.markdown([fp32, int8])
+
+
+def test_swapped_rows_keep_everything_but_the_names():
+    from communique.train.augment import swapped
+    from communique.train.batches import TrainRow
+
+    plain = TrainRow("We met at noon.", label="none", source="real", doc_id="a")
+    named = TrainRow("Iran urged an Iraqi envoy to leave.", "Iran had asked.", label="demand", doc_id="b")
+    rows = [plain, *[named] * 40]
+    found = swapped(rows, 1.0, 3)
+    assert found[0] == plain and found == swapped(rows, 1.0, 3) != swapped(rows, 1.0, 4)
+    made_up = 0
+    for row in found[1:]:
+        assert "Iran" not in row.text + row.before and "Iraq" not in row.text
+        first = row.text.split(" urged ")[0]
+        assert row.before == f"{first} had asked." and (row.label, row.doc_id) == ("demand", "b")
+        assert first not in swaps.INVENTED
+        made_up += first not in swaps.REAL
+    assert 5 < made_up < 35
+    half = swapped(rows, 0.5, 3)
+    assert 8 < sum(row == named for row in half) < 32
 
 
 # --- swaps ---------------------------------------------------------------------------------------
@@ -252,7 +274,7 @@ def test_each_variant_differs_in_one_thing(own, quick, tmp_path, tiny_encoder):
 )
 def test_names_are_swapped_in_their_forms(text, swapped):
     names = dict.fromkeys(swaps.parties(text), "Kestria")
-    assert swaps.swap(text, names, "invented") == swapped
+    assert swaps.swap(text, names, swaps.INVENTED) == swapped
 
 
 def test_a_party_keeps_its_new_name_and_no_two_share_one():
@@ -268,7 +290,7 @@ def test_parties_beyond_the_names_there_are_stay():
     found = list(swaps.REAL)[:40]
     names = swaps.replacements(found, "invented", "seed")
     assert list(names) == found[:26] and sorted(names.values()) == sorted(swaps.INVENTED)
-    swapped = swaps.swap(f"{found[0]} and {found[30]}", names, "invented")
+    swapped = swaps.swap(f"{found[0]} and {found[30]}", names, swaps.INVENTED)
     assert swapped == f"{names[found[0]]} and {found[30]}"
 
 

@@ -39,6 +39,8 @@ class TrainRow:
     """Probabilities for `LABELS`, taught in place of `label`; empty where the label alone is known."""
     weight: float = 1.0
     source: str = ""
+    doc_id: str = ""
+    """The document of an annotated sentence."""
 
 
 class EncodedRows(Dataset[dict[str, Any]]):

@@ -52,6 +52,8 @@ class TrainConfig:
     """Weight of rows that one annotator labelled; 0 leaves them out."""
     second_act: float = 0.0
     """Share of the target that the second act of a sentence gets where annotators saw one."""
+    swap_names: float = 0.0
+    """Share of the annotated sentences that name a country in which the names are replaced by others."""
     public_weight: float = 1.0
     """Weight of public data; 0 leaves it out. Other weights tell most where `first_epochs` is 0."""
     first_epochs: float = 2.0
@@ -131,6 +133,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("own_weight", 0, 100),
     ("single_weight", 0, 100),
     ("second_act", 0, 0.5),
+    ("swap_names", 0, 1),
     ("public_weight", 0, 100),
     ("first_epochs", 0, 1000),
     ("public_cap", 0, 1_000_000),

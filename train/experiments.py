@@ -123,6 +123,7 @@ def ablation(
         part("without-context", {"before_tokens": 0, "after_tokens": 0}),
         part("with-twice-the-context", {"before_tokens": 2 * config.before_tokens}),
         part("with-second-acts", {"second_act": 0.2}),
+        part("with-swapped-names", {"swap_names": 0.5}),
         part("with-int8-weights", int8=True),
     ]
     if teacher is not None:

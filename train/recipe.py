@@ -26,6 +26,7 @@ from communique.model.classifier import StanceClassifier, decide, softmax
 from communique.model.engine import Engine
 from communique.model.labels import LABELS, STANCES, label_index
 from communique.model.tokens import SentenceInput, SentenceTokenizer
+from communique.train.augment import swapped
 from communique.train.card import card
 from communique.train.config import TrainConfig
 from communique.train.corpus import Annotations, Sentence, default_folder
@@ -47,17 +48,15 @@ def training_rows(annotations: Annotations, config: TrainConfig) -> list[TrainRo
 
 def weighted_rows(sentences: Sequence[Sentence], config: TrainConfig) -> list[TrainRow]:
     """Annotated sentences as rows, weighted by who wrote them and how many annotators labelled them."""
-    rows = []
+    rows: list[TrainRow] = []
     for s in sentences:
         weight = config.own_weight if s.row.synthetic else 1.0
         weight *= config.single_weight if s.row.passes == 1 else 1.0
         if s.text is not None and weight > 0:
             source = "own" if s.row.synthetic else "real"
             soft = _two_acts(s.row.label, s.row.also, config.second_act)
-            rows.append(
-                TrainRow(s.text, s.before, s.after, s.row.label, soft=soft, weight=weight, source=source)
-            )
-    return rows
+            rows.append(TrainRow(s.text, s.before, s.after, s.row.label, soft, weight, source, s.row.doc_id))
+    return swapped(rows, config.swap_names, config.seed) if config.swap_names else rows
 
 
 def _two_acts(label: str, also: str | None, share: float) -> tuple[float, ...]:
@@ -209,7 +208,7 @@ def ship(
     gate = compare(fp32, shipped, gold, temperature, threshold)
     gate.check()
     feed = dataclasses.replace(
-        feed, temperature=temperature, threshold=threshold, trained_on=_trained_on(annotations, rows)
+        feed, temperature=temperature, threshold=threshold, trained_on=_trained_on(rows)
     )
     scores = {"dev": _score(shipped, dev, feed.temperature, feed.threshold)}
     if test:
@@ -224,10 +223,8 @@ def ship(
     return artifact
 
 
-def _trained_on(annotations: Annotations, rows: Sequence[TrainRow]) -> tuple[str, ...]:
-    texts = {row.text for row in rows if row.source == "real"}
-    found = {s.row.doc_id for s in annotations.split("train", own=False) if s.text in texts}
-    return tuple(sorted(map(document_digest, found)))
+def _trained_on(rows: Sequence[TrainRow]) -> tuple[str, ...]:
+    return tuple(sorted({document_digest(row.doc_id) for row in rows if row.source == "real"}))
 
 
 def _score(logits: Logits, sentences: Sequence[Sentence], temperature: float, threshold: float) -> Scores:

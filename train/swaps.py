@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,15 +143,20 @@ def replacements(found: Sequence[str], kind: str, seed: str) -> dict[str, str]:
     return dict(zip(found, (names[i] for i in rng.permutation(len(names))), strict=False))
 
 
-def swap(text: str, names: dict[str, str], kind: str) -> str:
-    """The text with each party's name and adjective replaced; parties without a replacement stay."""
+def swap(text: str, names: Mapping[str, str], adjectives: Mapping[str, str]) -> str:
+    """The text with each party's name and adjective replaced; parties without a replacement stay.
+
+    Args:
+        names: party -> its new name.
+        adjectives: new name -> its adjective.
+    """
 
     def other(match: re.Match[str]) -> str:
         party, is_adjective = _party(match)
         if party not in names:
             return match[0]
         name = names[party]
-        word = KINDS[kind][name] if is_adjective else name
+        word = adjectives[name] if is_adjective else name
         article = match["article"] or ""
         if article:
             article = article[0] + ("n " if word[0] in "AEIOU" else " ")
@@ -193,7 +198,7 @@ def _swapped_input(s: Sentence, kind: str, seed: int) -> SentenceInput:
     texts = (s.text or "", s.before, s.after)
     found = parties("\n".join(texts))
     names = replacements(found, kind, f"{seed} {s.row.doc_id} {s.row.sent_id} {kind}")
-    return SentenceInput(*(swap(text, names, kind) for text in texts))
+    return SentenceInput(*(swap(text, names, KINDS[kind]) for text in texts))
 
 
 def _count(kind: str, flips: Sequence[bool], documents: Sequence[str]) -> Swapped:
