@@ -34,7 +34,7 @@ from communique.model import extraction, requests
 from communique.model.batching import Batcher, QueueFullError, Scores
 from communique.model.classifier import StanceClassifier
 from communique.model.errors import InputError
-from communique.model.guard import Guard, Metrics, error_response
+from communique.model.guard import Guard, Held, Metrics, error_response
 from communique.model.labels import DEFINITIONS
 from communique.model.settings import Settings
 from communique.model.tokens import SentenceInput
@@ -73,7 +73,8 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     token = settings.token()
     metrics = Metrics()
     classifier = StanceClassifier.load(settings.model, threads=settings.threads, backend=settings.backend)
-    service = Service(classifier, settings, metrics)
+    held = Held(settings.max_held_bytes)
+    service = Service(classifier, settings, metrics, held)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -94,7 +95,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     )
     app.state.service = service
     service.mount(app)
-    guard = Guard(app, token=token, seconds=settings.max_seconds, metrics=metrics)
+    guard = Guard(app, token=token, seconds=settings.max_seconds, held=held, metrics=metrics)
     if not settings.cors:
         return guard
     return CORSMiddleware(  # outermost: a browser asks for permission without the token
@@ -139,20 +140,26 @@ def _sender(path: Path) -> Callable[[], Awaitable[Response]]:
 class Service:
     """The endpoints, around one classifier."""
 
-    def __init__(self, classifier: StanceClassifier, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, classifier: StanceClassifier, settings: Settings, metrics: Metrics, held: Held
+    ) -> None:
+        config = classifier.artifact.config
         self.classifier = classifier
         self.settings = settings
         self.metrics = metrics
+        self.held = held
         self.batcher = Batcher(
             self._score,
             limit=settings.max_queued,
             max_wait=settings.max_wait,
             max_work=0.75 * settings.max_seconds,
+            reads=(config.max_tokens, config.before_tokens, config.after_tokens),
             on_turn=metrics.turn,
         )
         self._extracting = asyncio.Semaphore(EXTRACTING)
         self._reading = 0
         self._ready = (-READY_SECONDS, "")
+        self._pass: asyncio.Task[None] | None = None
 
     def _score(self, inputs: Sequence[SentenceInput]) -> Scores:
         scores = self.classifier.probabilities(inputs)
@@ -215,10 +222,11 @@ class Service:
         kind = extraction.KINDS.get(_content_type(request))
         if kind is None:
             raise RefusedError(415, f"content type: send one of {', '.join(extraction.KINDS)}")
+        # Read first: a slow upload is no reason to keep others from being read.
+        data = await self._body(request, extraction.MAX_FILE_BYTES)
         if self._extracting.locked():
             raise RefusedError(429, "busy with other files: try again in 2 s", retry_after="2")
         async with self._extracting:
-            data = await self._body(request, extraction.MAX_FILE_BYTES)
             try:
                 return {"text": await extraction.extract(data, kind)}
             except InputError as error:
@@ -229,21 +237,26 @@ class Service:
         if kind != "application/json":
             raise RefusedError(415, f"content type {kind or 'missing'}: send JSON as application/json")
         if self._reading >= self.settings.max_reading:
-            wait = str(self.batcher.retry_after)
-            raise RefusedError(429, f"busy: try again in {wait} s", retry_after=wait)
+            raise self._busy()
         self._reading += 1
         try:
             body = await self._body(request, self.settings.max_body_bytes)
-            small = len(body) < SMALL_BODY
-            work = requests.prepare(body) if small else await asyncio.to_thread(requests.prepare, body)
+            return await self._prepare(body)
+        except requests.TooLargeError as error:
+            raise RefusedError(413, str(error)) from None
         except InputError as error:
             raise RefusedError(422, str(error)) from None
         finally:
             self._reading -= 1
-        most = self.settings.max_sentences
-        if len(work.inputs) > most:
-            raise RefusedError(413, f"{len(work.inputs):,} sentences in one request: send at most {most:,}")
-        return work
+
+    async def _prepare(self, body: bytes) -> requests.Work:
+        most = {
+            "most_sentences": self.settings.max_sentences,
+            "most_carried": self.settings.max_carried_bytes,
+        }
+        if len(body) < SMALL_BODY:
+            return requests.prepare(body, **most)
+        return await asyncio.to_thread(requests.prepare, body, **most)
 
     async def _body(self, request: Request, most: int) -> bytes:
         too_long = RefusedError(413, f"body over {most:,} bytes: send it in parts", connection="close")
@@ -257,21 +270,52 @@ class Service:
                     body += chunk
                     if len(body) > most:
                         raise too_long
+                    if self.held.bytes > self.held.limit:
+                        raise self._busy()
         except ClientDisconnect:
             raise RefusedError(400, "the connection was closed before the body was whole") from None
         except TimeoutError:
             raise RefusedError(408, f"body not here after {BODY_SECONDS:g} s", connection="close") from None
         return bytes(body)
 
+    def _busy(self) -> RefusedError:
+        wait = str(self.batcher.retry_after)
+        return RefusedError(429, f"busy: try again in {wait} s", retry_after=wait, connection="close")
+
     async def _pieces(self, work: requests.Work) -> AsyncGenerator[list[dict[str, Any]], None]:
-        """Records piece by piece, each piece in a turn of its own."""
+        """Records piece by piece, each piece in a turn of its own.
+
+        Labelling runs ahead of a client that reads slowly, so that it gives back its room in the queue:
+        scores are small. Records, which are not, are made when they are sent.
+        """
         version, threshold = self.classifier.version, self.classifier.artifact.config.threshold
         size = len(work.inputs)
+        pieces = list(requests.pieces(work, PIECE))
+        turns: asyncio.Queue[asyncio.Task[Scores]] = asyncio.Queue()
+
+        async def ahead(done: Callable[[int], None]) -> None:
+            for piece in pieces:
+                turn = asyncio.create_task(self.batcher.score(work.inputs[piece]))
+                try:
+                    await asyncio.wait([turn])
+                finally:
+                    turn.cancel()  # nothing to a turn that is over
+                turns.put_nowait(turn)
+                if turn.exception() is not None:
+                    return
+                done(piece.stop - piece.start)
+
         try:
-            with self.batcher.room(size), self.metrics.queued(size):
-                for piece in requests.pieces(work, PIECE):
-                    scores = await self.batcher.score(work.inputs[piece])
-                    yield list(requests.records(work, piece, scores, threshold=threshold, version=version))
+            with self.batcher.room(size) as done, self.metrics.queued(size):
+                labelling = asyncio.create_task(ahead(done))
+                try:
+                    for piece in pieces:
+                        scores = await (await turns.get())
+                        yield list(
+                            requests.records(work, piece, scores, threshold=threshold, version=version)
+                        )
+                finally:
+                    labelling.cancel()
         except QueueFullError as full:
             raise RefusedError(429, str(full), retry_after=str(full.retry_after)) from None
 
@@ -296,13 +340,19 @@ class Service:
     async def ready(self) -> Response:
         """Whether the model labels."""
         if perf_counter() - self._ready[0] > READY_SECONDS:
-            task = asyncio.ensure_future(self.batcher.score([_EXAMPLE]))
-            await asyncio.wait([task])
-            error = task.exception()
-            self._ready = (perf_counter(), "" if error is None else f"{type(error).__name__}: {error}")
+            if self._pass is None or self._pass.done():
+                self._pass = asyncio.create_task(self._try())
+            await asyncio.shield(self._pass)  # everybody's: one who leaves does not end it
         if self._ready[1]:
             return error_response(503, f"the model does not label ({self._ready[1]})")
         return JSONResponse({"status": "ready", "model_version": self.classifier.version})
+
+    async def _try(self) -> None:
+        """A forward pass of one sentence, for `ready`."""
+        task = asyncio.create_task(self.batcher.score([_EXAMPLE]))
+        await asyncio.wait([task])
+        error = task.exception()
+        self._ready = (perf_counter(), "" if error is None else f"{type(error).__name__}: {error}")
 
     async def numbers(self) -> Response:
         """Requests, latency, queue, batches, sentences, rejections."""
