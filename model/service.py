@@ -271,16 +271,16 @@ class Service:
                     if len(body) > most:
                         raise too_long
                     if self.held.bytes > self.held.limit:
-                        raise self._busy()
+                        raise self._busy(connection="close")
         except ClientDisconnect:
             raise RefusedError(400, "the connection was closed before the body was whole") from None
         except TimeoutError:
             raise RefusedError(408, f"body not here after {BODY_SECONDS:g} s", connection="close") from None
         return bytes(body)
 
-    def _busy(self) -> RefusedError:
+    def _busy(self, **headers: str) -> RefusedError:
         wait = str(self.batcher.retry_after)
-        return RefusedError(429, f"busy: try again in {wait} s", retry_after=wait, connection="close")
+        return RefusedError(429, f"busy: try again in {wait} s", retry_after=wait, **headers)
 
     async def _pieces(self, work: requests.Work) -> AsyncGenerator[list[dict[str, Any]], None]:
         """Records piece by piece, each piece in a turn of its own.
