@@ -42,6 +42,9 @@ from communique.model.tokens import SentenceInput
 PAGES = Path(__file__).resolve().parent / "page"
 PIECE = 64
 """Sentences of one request that take a turn together."""
+PART = 65_536
+"""Bytes of an answer that are sent at a time: a client that reads none of a long one meets the time limit,
+where whole it would lie in the server's buffer for as long as the client likes."""
 SMALL_BODY = 4096
 """Bytes; handing a smaller body to a thread takes longer than reading it."""
 READY_SECONDS = 5.0
@@ -215,7 +218,10 @@ class Service:
         found = first + [record async for piece in pieces for record in piece]
         answer = {"model_version": self.classifier.version, "records": found}
         data = _json(answer) if len(found) <= PIECE else await asyncio.to_thread(_json, answer)
-        return Response(data, media_type="application/json")
+        if len(data) <= PART:
+            return Response(data, media_type="application/json")
+        head = {"content-length": str(len(data))}
+        return StreamingResponse(_parts(data), media_type="application/json", headers=head)
 
     async def extract(self, request: Request) -> dict[str, str]:
         """Text of the Word or PDF file that is the request's body, one paragraph a block, to be labelled."""
@@ -365,6 +371,11 @@ def _content_type(request: Request) -> str:
 
 def _json(value: object) -> bytes:
     return pydantic_core.to_json(value, inf_nan_mode="null")
+
+
+async def _parts(data: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(data), PART):
+        yield data[start : start + PART]
 
 
 async def _lines(

@@ -1,12 +1,14 @@
 """What one request may take of the service (bytes, sentences, room in the queue) and must leave to others."""
 
 import asyncio
+import contextlib
 import json
 import runpy
+import signal
+import socket
 import threading
 import time
 import tracemalloc
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +127,7 @@ def test_a_turn_counts_the_neighbours_that_the_model_reads():
     assert asyncio.run(all_of((128, 32, 32))) == [2, 2, 2, 2, 1]
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def running(toy_model, **settings):
     """The app and its service, on the test's own loop."""
     guard = create_app(Settings(model=str(toy_model), threads=1, **settings))
@@ -199,6 +201,34 @@ def test_slow_readers_of_lines_hold_no_room_in_the_queue(toy_model):
             return lines
 
     assert asyncio.run(scenario()) == given
+
+
+@pytest.mark.slow
+def test_a_long_answer_that_nobody_reads_meets_the_time_limit(toy_model):
+    """Whole it would lie in the server's buffer, its request long counted as answered."""
+    # 15 MB of answer, more than the sockets of both sides hold.
+    sent = body(documents=[{"id": "a", "text": "It urges calm. " * 150, "note": "x" * 100_000}])
+    head = (
+        f"POST /v1/label HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(sent)}"
+    )
+    process, port = TOOLS["start"](toy_model, max_seconds=4.0)
+    try:
+        with socket.socket() as unread, socket.create_connection(("127.0.0.1", port)) as read:
+            unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            unread.connect(("127.0.0.1", port))
+            read.sendall(f"{head}\r\nConnection: close\r\n\r\n".encode() + sent)
+            answer = b"".join(iter(lambda: read.recv(1_000_000), b""))
+            assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["records"]) == 150
+            unread.sendall(f"{head}\r\nConnection: close\r\n\r\n".encode() + sent)
+            time.sleep(5)
+            cut = b""
+            with contextlib.suppress(ConnectionError):
+                while more := unread.recv(1_000_000):
+                    cut += more
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert cut.startswith(b"HTTP/1.1 200") and len(cut) < len(answer)
 
 
 def test_the_bytes_that_requests_hold_are_bounded(toy_model):
