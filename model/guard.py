@@ -1,6 +1,6 @@
-"""Around every request of the service: token, time limit, security headers, a line of log, metrics.
+"""Around every request of the service: token, time limit, bytes held, security headers, a line of log, metrics.
 
-    app = Guard(app, token="secret", seconds=60, metrics=Metrics())      # any ASGI app
+    app = Guard(app, token="secret", seconds=60, held=Held(10**8), metrics=Metrics())      # any ASGI app
 
 Texts and tokens never reach the log: a line holds method, route, status and time.
 """

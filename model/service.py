@@ -27,7 +27,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import multiprocess
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from communique.model import extraction, requests
@@ -35,6 +34,7 @@ from communique.model.batching import Batcher, QueueFullError, Scores
 from communique.model.classifier import StanceClassifier
 from communique.model.errors import InputError
 from communique.model.guard import Guard, Held, Metrics, error_response
+from communique.model.intake import Intake, RefusedError, content_type
 from communique.model.labels import DEFINITIONS
 from communique.model.settings import Settings
 from communique.model.tokens import SentenceInput
@@ -45,24 +45,11 @@ PIECE = 64
 PART = 65_536
 """Bytes of an answer that are sent at a time: a client that reads none of a long one meets the time limit,
 where whole it would lie in the server's buffer for as long as the client likes."""
-SMALL_BODY = 4096
-"""Bytes; handing a smaller body to a thread takes longer than reading it."""
 READY_SECONDS = 5.0
 """How long an answer of /readyz is remembered."""
-BODY_SECONDS = 15.0
-"""A body that takes longer to arrive is given up."""
 EXTRACTING = 2
 """Files read at once, each in a process of its own."""
 _EXAMPLE = SentenceInput("The two sides agreed to meet again.")
-
-
-class RefusedError(Exception):
-    """A request that gets an error instead of an answer."""
-
-    def __init__(self, status: int, message: str, **headers: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 def create_app(settings: Settings | None = None) -> ASGIApp:
@@ -150,7 +137,6 @@ class Service:
         self.classifier = classifier
         self.settings = settings
         self.metrics = metrics
-        self.held = held
         self.batcher = Batcher(
             self._score,
             limit=settings.max_queued,
@@ -160,7 +146,7 @@ class Service:
             on_turn=metrics.turn,
         )
         self._extracting = asyncio.Semaphore(EXTRACTING)
-        self._reading = 0
+        self.intake = Intake(settings, held, retry_after=lambda: self.batcher.retry_after)
         self._ready = (-READY_SECONDS, "")
         self._pass: asyncio.Task[None] | None = None
 
@@ -210,7 +196,7 @@ class Service:
 
     async def label(self, request: Request) -> Response:
         """Label every sentence of a statement, of several, or of sentences already cut."""
-        pieces = self._pieces(await self._read(request))
+        pieces = self._pieces(await self.intake.work(request))
         # Before the answer starts, so that a full queue is told by its status, also of a stream.
         first: list[dict[str, Any]] = await anext(pieces, [])
         if "application/x-ndjson" in request.headers.get("accept", ""):
@@ -225,11 +211,11 @@ class Service:
 
     async def extract(self, request: Request) -> dict[str, str]:
         """Text of the Word or PDF file that is the request's body, one paragraph a block, to be labelled."""
-        kind = extraction.KINDS.get(_content_type(request))
+        kind = extraction.KINDS.get(content_type(request))
         if kind is None:
             raise RefusedError(415, f"content type: send one of {', '.join(extraction.KINDS)}")
         # Read first: a slow upload is no reason to keep others from being read.
-        data = await self._body(request, extraction.MAX_FILE_BYTES)
+        data = await self.intake.body(request, extraction.MAX_FILE_BYTES)
         if self._extracting.locked():
             raise RefusedError(429, "busy with other files: try again in 2 s", retry_after="2")
         async with self._extracting:
@@ -237,56 +223,6 @@ class Service:
                 return {"text": await extraction.extract(data, kind)}
             except InputError as error:
                 raise RefusedError(422, str(error)) from None
-
-    async def _read(self, request: Request) -> requests.Work:
-        kind = _content_type(request)
-        if kind != "application/json":
-            raise RefusedError(415, f"content type {kind or 'missing'}: send JSON as application/json")
-        if self._reading >= self.settings.max_reading:
-            raise self._busy()
-        self._reading += 1
-        try:
-            body = await self._body(request, self.settings.max_body_bytes)
-            return await self._prepare(body)
-        except requests.TooLargeError as error:
-            raise RefusedError(413, str(error)) from None
-        except InputError as error:
-            raise RefusedError(422, str(error)) from None
-        finally:
-            self._reading -= 1
-
-    async def _prepare(self, body: bytes) -> requests.Work:
-        most = {
-            "most_sentences": self.settings.max_sentences,
-            "most_carried": self.settings.max_carried_bytes,
-        }
-        if len(body) < SMALL_BODY:
-            return requests.prepare(body, **most)
-        return await asyncio.to_thread(requests.prepare, body, **most)
-
-    async def _body(self, request: Request, most: int) -> bytes:
-        too_long = RefusedError(413, f"body over {most:,} bytes: send it in parts", connection="close")
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > most:
-            raise too_long
-        body = bytearray()
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > most:
-                        raise too_long
-                    if self.held.bytes > self.held.limit:
-                        raise self._busy(connection="close")
-        except ClientDisconnect:
-            raise RefusedError(400, "the connection was closed before the body was whole") from None
-        except TimeoutError:
-            raise RefusedError(408, f"body not here after {BODY_SECONDS:g} s", connection="close") from None
-        return bytes(body)
-
-    def _busy(self, **headers: str) -> RefusedError:
-        wait = str(self.batcher.retry_after)
-        return RefusedError(429, f"busy: try again in {wait} s", retry_after=wait, **headers)
 
     async def _pieces(self, work: requests.Work) -> AsyncGenerator[list[dict[str, Any]], None]:
         """Records piece by piece, each piece in a turn of its own.
@@ -363,10 +299,6 @@ class Service:
     async def numbers(self) -> Response:
         """Requests, latency, queue, batches, sentences, rejections."""
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _json(value: object) -> bytes:

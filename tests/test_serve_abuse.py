@@ -231,7 +231,7 @@ HEAD = b"POST /v1/label HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\
 def test_slow_half_closed_and_broken_clients_hold_up_nobody(toy_model):
     """Bodies that trickle are given up, others do not wait. A client that closes its half of the connection
     before it has its answer is taken to have left: the server closes too, without one."""
-    process, port = start(toy_model, "from communique.model import service; service.BODY_SECONDS = 2.0")
+    process, port = start(toy_model, "from communique.model import intake; intake.BODY_SECONDS = 2.0")
     try:
         trickling = [send(port, HEAD + b"{") for _ in range(100)]
         headless = [send(port, b"POST /v1/label HTTP/1.1\r\nHo") for _ in range(100)]

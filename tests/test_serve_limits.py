@@ -197,7 +197,7 @@ def test_slow_readers_of_lines_hold_no_room_in_the_queue(toy_model):
             lines = [json.loads(line)["text"] for line in slow[0].data.splitlines()]
             slow[1].task.cancel()
             await asyncio.wait([slow[1].task])
-            assert service.batcher.held == service.held.bytes == 0
+            assert service.batcher.held == app._held.bytes == 0
             return lines
 
     assert asyncio.run(scenario()) == given
@@ -244,7 +244,7 @@ def test_the_bytes_that_requests_hold_are_bounded(toy_model):
             go.set()
             assert await first.whole() == 200
             assert await Client(app, body(sentences=["urges " * 160])).whole() == 200
-            assert service.held.bytes == 0
+            assert app._held.bytes == 0
 
     asyncio.run(scenario())
 
