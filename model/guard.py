@@ -1,4 +1,4 @@
-"""Around every request of the service: token, time limit, bytes held, security headers, a line of log, metrics.
+"""Around every request of the service: token, time limit, bytes held, security headers, log line, metrics.
 
     app = Guard(app, token="secret", seconds=60, held=Held(10**8), metrics=Metrics())      # any ASGI app
 
