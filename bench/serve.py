@@ -201,8 +201,20 @@ async def overload(
     return statuses, taken, memory
 
 
+def engine_of(port: int) -> str:
+    """What runs the model of a server, e.g. `onnxruntime-fp32`."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/model", timeout=30) as answer:
+        return str(json.load(answer)["engine"])
+
+
 async def measure(
-    ours: int, theirs: int, process: psutil.Process, handler: psutil.Process, seconds: float, wait: float
+    ours: int,
+    theirs: int,
+    process: psutil.Process,
+    handler: psutil.Process,
+    seconds: float,
+    wait: float,
+    backend: str,
 ) -> Table:
     """All measurements, as a table."""
     sentences = own_sentences()
@@ -227,12 +239,15 @@ async def measure(
     table.add_row("processor ms a request, communique serve", f"{used[0]:.1f}")
     table.add_row("processor ms a request, a pipeline a request", f"{used[1]:.1f}")
 
-    bare = StanceClassifier.load(threads=available_cores())
+    bare = StanceClassifier.load(threads=available_cores(), backend=backend)
+    engine = engine_of(ours)
+    if bare.engine != engine:
+        raise SystemExit(f"the server runs {engine}, the bare call {bare.engine}: nothing to compare")
     forty = json.dumps({"sentences": [FORTY]}).encode()
     taken = await single(ours, forty, 300, bare)
     request, call = (statistics.median(x) for x in zip(*taken, strict=True))
-    table.add_row("ms, one 40-token sentence, idle server, p50", f"{request:.1f}")
-    table.add_row("ms, the bare call, p50", f"{call:.1f}")
+    table.add_row(f"ms, one 40-token sentence, idle server ({engine}), p50", f"{request:.1f}")
+    table.add_row(f"ms, the bare call ({bare.engine}), p50", f"{call:.1f}")
     table.add_row("ratio (target 2)", f"{request / call:.2f}")
 
     statuses, accepted, memory = await overload(ours, mine, 3 * capacity, seconds, process)
@@ -256,6 +271,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60, help="length of the overload")
     parser.add_argument("--wait", type=float, default=2, help="what --max-wait of the service is set to")
+    parser.add_argument("--backend", default="auto", help="what runs the model, in the server and bare")
     given = parser.parse_args()
     ours, theirs = free_port(), free_port()
     os.environ.pop("COMMUNIQUE_TOKEN", None)
@@ -268,10 +284,12 @@ def main() -> None:
         str(ours),
         "--max-wait",
         str(given.wait),
+        "--backend",
+        given.backend,
     ]
     code = HANDLER.format(bench=str(ROOT / "bench"), threads=available_cores(), port=theirs)
     with server(serve, ours) as process, server([sys.executable, "-c", code], theirs) as handler:
-        table = asyncio.run(measure(ours, theirs, process, handler, given.seconds, given.wait))
+        table = asyncio.run(measure(ours, theirs, process, handler, given.seconds, given.wait, given.backend))
     Console(width=100).print(table)
 
 

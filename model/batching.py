@@ -2,8 +2,9 @@
 
     batcher = Batcher(classifier.probabilities)
     async with batcher:                       # starts the worker; leaving waits for what was accepted
-        with batcher.room(len(inputs)):       # raises `QueueFullError` instead of letting a queue grow
+        with batcher.room(len(inputs)) as done:   # raises `QueueFullError` instead of letting a queue grow
             probabilities, truncated = await batcher.score(inputs)
+            done(len(inputs))                     # gives room back
 
 Nobody waits for a batch to fill: an idle worker starts at once, and what arrives while it is busy is
 gathered, up to a budget of tokens, into its next turn. The longest wait for company is one turn.
@@ -34,8 +35,6 @@ TURN_BUDGET = 4096
 QUEUE_LIMIT = 10_000
 """Sentences accepted and not yet labelled."""
 _CHARACTERS_A_TOKEN = 4
-_MOST_TOKENS = 128
-"""Estimate for a very long sentence, which the model cuts."""
 _RETRY_SECONDS = (1, 60)
 _ALWAYS = 32
 """Sentences that may wait however slow the machine is: less than a turn, which no refusal would shorten."""
@@ -68,6 +67,7 @@ class Batcher:
         limit: sentences accepted and not yet labelled, over all requests.
         max_wait: seconds that a new request may have to wait for its first turn, at the speed measured.
         max_work: seconds that everything accepted may take: more could not be done within a time limit.
+        reads: most tokens of a sentence, of the one before and of the one after that the model reads.
         on_turn: told the number of sentences of each turn, for metrics.
     """
 
@@ -79,6 +79,7 @@ class Batcher:
         limit: int = QUEUE_LIMIT,
         max_wait: float = math.inf,
         max_work: float = math.inf,
+        reads: tuple[int, int, int] = (128, 0, 0),
         on_turn: Callable[[int], None] = lambda sentences: None,
     ) -> None:
         self._score = score
@@ -86,6 +87,7 @@ class Batcher:
         self._limit = limit
         self._max_wait = max_wait
         self._max_work = max_work
+        self._reads = reads
         self._waiting = 0  # sentences in the queue or in a turn: a long request is here piece by piece
         self._on_turn = on_turn
         self._jobs: deque[_Job] = deque()
@@ -107,8 +109,8 @@ class Batcher:
         self._thread.shutdown()
 
     @contextmanager
-    def room(self, sentences: int) -> Iterator[None]:
-        """Hold room in the queue for a request.
+    def room(self, sentences: int) -> Iterator[Callable[[int], None]]:
+        """Hold room in the queue for a request; what is yielded gives room back for sentences labelled.
 
         A request longer than the whole queue is let in when nothing else waits.
 
@@ -121,10 +123,17 @@ class Batcher:
         if self.held and (full or slow):
             raise QueueFullError(self.retry_after)
         self.held += sentences
+        left = sentences
+
+        def done(labelled: int) -> None:
+            nonlocal left
+            self.held -= labelled
+            left -= labelled
+
         try:
-            yield
+            yield done
         finally:
-            self.held -= sentences
+            self.held -= left
 
     @property
     def retry_after(self) -> int:
@@ -144,7 +153,7 @@ class Batcher:
 
     async def score(self, inputs: Sequence[SentenceInput]) -> Scores:
         """Scores of the inputs, in order; whatever `score` raised is raised here."""
-        job = _Job(inputs, sum(map(_tokens, inputs)), asyncio.get_running_loop().create_future())
+        job = _Job(inputs, sum(map(self._tokens, inputs)), asyncio.get_running_loop().create_future())
         self._open[job.result] = len(inputs)
         self._waiting += len(inputs)
         job.result.add_done_callback(self._leave)
@@ -154,6 +163,11 @@ class Batcher:
 
     def _leave(self, result: asyncio.Future[Scores]) -> None:
         self._waiting -= self._open.pop(result)
+
+    def _tokens(self, sentence: SentenceInput) -> int:
+        """Estimated, with what the model reads beside the sentence and the marks between them."""
+        parts = zip((sentence.text, sentence.before, sentence.after), self._reads, strict=True)
+        return 2 + sum(min(len(part) // _CHARACTERS_A_TOKEN, most) for part, most in parts)
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -201,7 +215,3 @@ def _hand_out(turn: asyncio.Future[Scores], jobs: Sequence[_Job]) -> None:
             probabilities, truncated = turn.result()
             job.result.set_result((probabilities[start:end], truncated[start:end]))
         start = end
-
-
-def _tokens(sentence: SentenceInput) -> int:
-    return 2 + min(len(sentence.text) // _CHARACTERS_A_TOKEN, _MOST_TOKENS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import re
 import sys
 import zipfile
@@ -39,6 +40,8 @@ _SHORT = 0.75
 _FURNITURE = re.compile(
     r"\s*(?:[-–—]\s*)?(?:page\s+)?\d{1,4}(?:\s*(?:/|of)\s*\d{1,4})?(?:\s*[-–—])?\s*", re.I
 )
+_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "SYSTEMROOT", "TMPDIR", "LANG", "LC_ALL")
+"""What the child sees of the environment: never the token, nor anybody's password."""
 _REFUSED = 3
 """Exit code of the child for a file that it refuses with a line of its own."""
 
@@ -55,7 +58,12 @@ async def extract(data: bytes, kind: str) -> str:
     """
     command = ("-P", "-m", "communique.model.extraction", kind)
     child = await asyncio.create_subprocess_exec(
-        sys.executable, *command, stdin=-1, stdout=-1, stderr=asyncio.subprocess.DEVNULL
+        sys.executable,
+        *command,
+        stdin=-1,
+        stdout=-1,
+        stderr=asyncio.subprocess.DEVNULL,
+        env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
     )
     try:
         async with asyncio.timeout(SECONDS):

@@ -1,6 +1,6 @@
-"""Around every request of the service: token, time limit, security headers, a line of log, metrics.
+"""Around every request of the service: token, time limit, bytes held, security headers, log line, metrics.
 
-    app = Guard(app, token="secret", seconds=60, metrics=Metrics())      # any ASGI app
+    app = Guard(app, token="secret", seconds=60, held=Held(10**8), metrics=Metrics())      # any ASGI app
 
 Texts and tokens never reach the log: a line holds method, route, status and time.
 """
@@ -13,7 +13,7 @@ import hmac
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import perf_counter
 
 import prometheus_client as prometheus
@@ -81,12 +81,23 @@ class Metrics:
         return prometheus.generate_latest(registry)
 
 
-class Guard:
-    """Around every request: token, time limit, security headers, one line of log, metrics."""
+class Held:
+    """Bytes of the bodies of all requests that are under way; a `Guard` counts them."""
 
-    def __init__(self, app: ASGIApp, *, token: str | None, seconds: float, metrics: Metrics) -> None:
+    def __init__(self, limit: int) -> None:
+        self.bytes = 0
+        self.limit = limit
+
+
+class Guard:
+    """Around every request: token, time limit, bytes held, security headers, one line of log, metrics."""
+
+    def __init__(
+        self, app: ASGIApp, *, token: str | None, seconds: float, held: Held, metrics: Metrics
+    ) -> None:
         self.app = app
-        self._token = None if token is None else _digest(token)
+        self._tokens = () if token is None else tuple(map(_digest, _on_the_wire(token)))
+        self._held = held
         self._seconds = seconds
         self._metrics = metrics
 
@@ -95,7 +106,15 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = perf_counter(), 0
+        began, status, size = perf_counter(), 0, 0
+
+        async def receive_on() -> Message:
+            nonlocal size
+            message = await receive()
+            more = len(message.get("body", b""))
+            size += more
+            self._held.bytes += more
+            return message
 
         async def send_on(message: Message) -> None:
             nonlocal status
@@ -109,21 +128,23 @@ class Guard:
         try:
             async with asyncio.timeout(self._seconds):
                 app = self.app if self._may(scope) else _no_token
-                await app(scope, receive, send_on)
+                await app(scope, receive_on, send_on)
         except TimeoutError:
             if status:  # an answer cut short must not look whole
                 raise
             text = f"took longer than {self._seconds:g} s: send fewer sentences at once, or try again"
             await error_response(503, text, {"retry-after": "5"})(scope, receive, send_on)
         finally:
+            self._held.bytes -= size
             self._note(scope, status, perf_counter() - began)
 
     def _may(self, scope: Scope) -> bool:
-        if self._token is None or not scope["path"].startswith(("/v1/", "/metrics")):
+        if not self._tokens or not scope["path"].startswith(("/v1/", "/metrics")):
             return True
-        given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-        scheme, _, token = given.partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(_digest(token.strip()), self._token)
+        scheme, _, token = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+        given = _digest(token.strip())
+        same = [hmac.compare_digest(given, own) for own in self._tokens]  # all of them, for equal time
+        return scheme.lower() == b"bearer" and any(same)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(
@@ -142,9 +163,16 @@ async def _no_token(scope: Scope, receive: Receive, send: Send) -> None:
     await error_response(401, text, {"www-authenticate": "Bearer"})(scope, receive, send)
 
 
-def _digest(token: str) -> bytes:
+def _on_the_wire(token: str) -> Iterator[bytes]:
+    """The bytes that a client sends for a token: UTF-8 from most, Latin-1 from some where it can be."""
+    yield token.encode("utf-8", "surrogateescape")
+    with suppress(UnicodeEncodeError):
+        yield token.encode("latin-1")
+
+
+def _digest(token: bytes) -> bytes:
     """Equal length for every token, so that comparing tells nothing about it."""
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(token).digest()
 
 
 def error_response(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -29,6 +29,15 @@ from communique.model.tokens import SentenceInput
 _STATEMENT = "Ardenia urges Belmar to free the crew. Both sides agreed to meet again."
 _PLACE = ("doc_id", "sent_id", "start", "end", "text")
 _ADDED = ("label", *(f"p_{label}" for label in LABELS), "truncated", "model_version")
+MOST_CHARACTERS = 20_000
+"""Of a sentence or neighbour, kept for the model: 40 a token of one that reads 512, so that prose is cut by
+the model's own limit long before, and no sentence costs more to encode."""
+PIECE_BYTES = 1_000_000
+"""Carried bytes that are written at a time, see `pieces`."""
+
+
+class TooLargeError(InputError):
+    """A request whose answer would take more than the service gives one."""
 
 
 class Document(BaseModel):
@@ -135,7 +144,7 @@ _REFUSALS = {
     400: "The connection was closed before the body was whole.",
     401: "A bearer token is needed.",
     408: "The body took too long.",
-    413: "Too many bytes or sentences.",
+    413: "Too many bytes or sentences, or too much metadata for that many.",
     415: "Not application/json.",
     422: "Not such a request; the error says where.",
     429: "Busy; Retry-After says for how long.",
@@ -171,29 +180,43 @@ class Work:
     """A request made ready: a model input and the fields of its record for every sentence."""
 
     inputs: list[SentenceInput]
+    """What the model is given; no string longer than `MOST_CHARACTERS`."""
     carried: list[tuple[dict[str, Any], dict[str, Any]]]
     """For each sentence, the fields before and behind those that the model adds."""
+    sizes: list[int]
+    """For each sentence, the bytes that it carries and its document's other sentences carry too."""
     threshold: float | None
     abstain: bool
 
 
-def prepare(body: bytes) -> Work:
-    """Parse, check and segment a request's body.
+def prepare(body: bytes, *, most_sentences: int, most_carried: int) -> Work:
+    """Parse, check and segment a request's body; what is too much is refused before it is built.
+
+    Args:
+        body: JSON.
+        most_sentences: of the request; documents are counted too, those without a sentence included.
+        most_carried: bytes of the ids and metadata of documents, each counted once a sentence.
 
     Raises:
+        TooLargeError: over one of these.
         InputError: not JSON, or not a `LabelRequest`; one line with the place.
     """
     try:
-        request = LabelRequest.model_validate(pydantic_core.from_json(body, allow_inf_nan=False))
-    except ValidationError as error:
-        raise InputError(_one_line(error)) from None
+        given = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise InputError(f"body: not JSON ({error})") from None
-    inputs: list[SentenceInput] = []
-    carried: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for name in ("sentences", "documents") if isinstance(given, dict) else ():
+        if isinstance(given.get(name), list):
+            _bounded(len(given[name]), name, most_sentences)
+    try:
+        request = LabelRequest.model_validate(given)
+    except ValidationError as error:
+        raise InputError(_one_line(error)) from None
+    work = Work([], [], [], request.threshold, request.abstain)
     if "text" in request.model_fields_set:
         request.documents = [Document(id="text", text=request.text)]
     for document in request.documents:
+<<<<<<< HEAD
         metadata = set_aside(document.__pydantic_extra__ or {}, (*_PLACE, *_ADDED))
         spans = segment(document.text)
         inputs += in_context([document.text[s.start : s.end] for s in spans])
@@ -205,11 +228,60 @@ def prepare(body: bytes) -> Work:
         inputs.append(SentenceInput(sentence.text, sentence.before, sentence.after))
         carried.append((set_aside(sentence.model_dump(exclude_unset=True), _ADDED), {}))
     return Work(inputs, carried, request.threshold, request.abstain)
+=======
+        most_carried -= _add_document(work, document, most_sentences, most_carried)
+    for item in request.sentences:
+        sentence = Sentence(text=item) if isinstance(item, str) else item
+        work.inputs.append(_clipped(SentenceInput(sentence.text, sentence.before, sentence.after)))
+        work.carried.append((_renamed(sentence.model_dump(exclude_unset=True), _ADDED), {}))
+        work.sizes.append(0)
+    return work
+
+
+def _add_document(work: Work, document: Document, most_sentences: int, room: int) -> int:
+    """Add a document's sentences; bytes that id and metadata take in their records, at most `room`."""
+    metadata = _renamed(document.__pydantic_extra__ or {}, (*_PLACE, *_ADDED))
+    spans = segment(document.text)
+    _bounded(len(work.inputs) + len(spans), "sentences", most_sentences)
+    size = len(pydantic_core.to_json([document.id, metadata], inf_nan_mode="null"))
+    if size * len(spans) > room:
+        raise TooLargeError(
+            f"id and metadata of {size:,} bytes in each of {len(spans):,} records: send less of them"
+        )
+    texts = [document.text[s.start : s.end] for s in spans]
+    work.inputs.extend(map(_clipped, in_context(texts)))
+    for number, (s, text) in enumerate(zip(spans, texts, strict=True)):
+        place = (document.id, number, s.start, s.end, text)
+        work.carried.append((dict(zip(_PLACE, place, strict=True)), metadata))
+        work.sizes.append(size)
+    return size * len(spans)
+
+
+def _bounded(count: int, name: str, most: int) -> None:
+    if count > most:
+        raise TooLargeError(f"{count:,} {name} in one request: send at most {most:,}")
+
+
+def _clipped(given: SentenceInput) -> SentenceInput:
+    """The same without what no model reads: the end of a text, the start of what comes before it."""
+    most = MOST_CHARACTERS
+    return SentenceInput(given.text[:most], given.before[-most:], given.after[:most])
+>>>>>>> wt-serve
 
 
 def pieces(work: Work, size: int) -> Iterator[slice]:
-    """Slices of a request's sentences, so that a long one takes turns with others."""
-    return (slice(start, start + size) for start in range(0, len(work.inputs), size))
+    """Slices of a request's sentences, so that a long one takes turns with others.
+
+    Each has at most `size` sentences, and carries at most `PIECE_BYTES` unless one sentence does alone.
+    """
+    start = carried = 0
+    for end, more in enumerate(work.sizes):
+        if end - start == size or (end > start and carried + more > PIECE_BYTES):
+            yield slice(start, end)
+            start, carried = end, 0
+        carried += more
+    if start < len(work.sizes):
+        yield slice(start, len(work.sizes))
 
 
 def records(
@@ -222,7 +294,8 @@ def records(
     rows = zip(inputs, labels, scores[0], scores[1], work.carried[piece], strict=True)
     for sentence, label, row, truncated, (before, behind) in rows:
         shares = tuple(round(float(p), DIGITS) for p in row)
-        found = Prediction(sentence.text, 0, len(sentence.text), label, shares, truncated)
+        cut_short = truncated or len(sentence.text) < len(before["text"])
+        found = Prediction(sentence.text, 0, len(sentence.text), label, shares, cut_short)
         yield {**before, **found.fields(version), **behind}
 
 
@@ -233,7 +306,11 @@ def _one_line(error: ValidationError) -> str:
     place = "body"
     for part in worst["loc"]:
         if part not in ("str", "Sentence"):  # branches of a union, not fields
-            place += f"[{part}]" if isinstance(part, int) else f".{part}"
+            # A key is the sender's: it may hold a line break.
+            name = str(part)[:40]
+            place += (
+                f"[{part}]" if isinstance(part, int) else f".{name if name.isprintable() else repr(name)}"
+            )
     found = "" if isinstance(worst["input"], dict | list) else f", found {str(worst['input'])[:40]!r}"
     told = worst["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     return f"{place}: {told[:1].lower()}{told[1:]}{found if worst['type'] != 'missing' else ''}"

@@ -27,14 +27,14 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import multiprocess
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from communique.model import extraction, requests
 from communique.model.batching import Batcher, QueueFullError, Scores
 from communique.model.classifier import StanceClassifier
 from communique.model.errors import InputError
-from communique.model.guard import Guard, Metrics, error_response
+from communique.model.guard import Guard, Held, Metrics, error_response
+from communique.model.intake import Intake, RefusedError, content_type
 from communique.model.labels import DEFINITIONS
 from communique.model.settings import Settings
 from communique.model.tokens import SentenceInput
@@ -42,24 +42,14 @@ from communique.model.tokens import SentenceInput
 PAGES = Path(__file__).resolve().parent / "page"
 PIECE = 64
 """Sentences of one request that take a turn together."""
-SMALL_BODY = 4096
-"""Bytes; handing a smaller body to a thread takes longer than reading it."""
+PART = 65_536
+"""Bytes of an answer that are sent at a time: a client that reads none of a long one meets the time limit,
+where whole it would lie in the server's buffer for as long as the client likes."""
 READY_SECONDS = 5.0
 """How long an answer of /readyz is remembered."""
-BODY_SECONDS = 15.0
-"""A body that takes longer to arrive is given up."""
 EXTRACTING = 2
 """Files read at once, each in a process of its own."""
 _EXAMPLE = SentenceInput("The two sides agreed to meet again.")
-
-
-class RefusedError(Exception):
-    """A request that gets an error instead of an answer."""
-
-    def __init__(self, status: int, message: str, **headers: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 def create_app(settings: Settings | None = None) -> ASGIApp:
@@ -73,7 +63,8 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     token = settings.token()
     metrics = Metrics()
     classifier = StanceClassifier.load(settings.model, threads=settings.threads, backend=settings.backend)
-    service = Service(classifier, settings, metrics)
+    held = Held(settings.max_held_bytes)
+    service = Service(classifier, settings, metrics, held)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -94,7 +85,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     )
     app.state.service = service
     service.mount(app)
-    guard = Guard(app, token=token, seconds=settings.max_seconds, metrics=metrics)
+    guard = Guard(app, token=token, seconds=settings.max_seconds, held=held, metrics=metrics)
     if not settings.cors:
         return guard
     return CORSMiddleware(  # outermost: a browser asks for permission without the token
@@ -139,7 +130,10 @@ def _sender(path: Path) -> Callable[[], Awaitable[Response]]:
 class Service:
     """The endpoints, around one classifier."""
 
-    def __init__(self, classifier: StanceClassifier, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, classifier: StanceClassifier, settings: Settings, metrics: Metrics, held: Held
+    ) -> None:
+        config = classifier.artifact.config
         self.classifier = classifier
         self.settings = settings
         self.metrics = metrics
@@ -148,11 +142,13 @@ class Service:
             limit=settings.max_queued,
             max_wait=settings.max_wait,
             max_work=0.75 * settings.max_seconds,
+            reads=(config.max_tokens, config.before_tokens, config.after_tokens),
             on_turn=metrics.turn,
         )
         self._extracting = asyncio.Semaphore(EXTRACTING)
-        self._reading = 0
+        self.intake = Intake(settings, held, retry_after=lambda: self.batcher.retry_after)
         self._ready = (-READY_SECONDS, "")
+        self._pass: asyncio.Task[None] | None = None
 
     def _score(self, inputs: Sequence[SentenceInput]) -> Scores:
         scores = self.classifier.probabilities(inputs)
@@ -200,7 +196,7 @@ class Service:
 
     async def label(self, request: Request) -> Response:
         """Label every sentence of a statement, of several, or of sentences already cut."""
-        pieces = self._pieces(await self._read(request))
+        pieces = self._pieces(await self.intake.work(request))
         # Before the answer starts, so that a full queue is told by its status, also of a stream.
         first: list[dict[str, Any]] = await anext(pieces, [])
         if "application/x-ndjson" in request.headers.get("accept", ""):
@@ -208,70 +204,60 @@ class Service:
         found = first + [record async for piece in pieces for record in piece]
         answer = {"model_version": self.classifier.version, "records": found}
         data = _json(answer) if len(found) <= PIECE else await asyncio.to_thread(_json, answer)
-        return Response(data, media_type="application/json")
+        if len(data) <= PART:
+            return Response(data, media_type="application/json")
+        head = {"content-length": str(len(data))}
+        return StreamingResponse(_parts(data), media_type="application/json", headers=head)
 
     async def extract(self, request: Request) -> dict[str, str]:
         """Text of the Word or PDF file that is the request's body, one paragraph a block, to be labelled."""
-        kind = extraction.KINDS.get(_content_type(request))
+        kind = extraction.KINDS.get(content_type(request))
         if kind is None:
             raise RefusedError(415, f"content type: send one of {', '.join(extraction.KINDS)}")
+        # Read first: a slow upload is no reason to keep others from being read.
+        data = await self.intake.body(request, extraction.MAX_FILE_BYTES)
         if self._extracting.locked():
             raise RefusedError(429, "busy with other files: try again in 2 s", retry_after="2")
         async with self._extracting:
-            data = await self._body(request, extraction.MAX_FILE_BYTES)
             try:
                 return {"text": await extraction.extract(data, kind)}
             except InputError as error:
                 raise RefusedError(422, str(error)) from None
 
-    async def _read(self, request: Request) -> requests.Work:
-        kind = _content_type(request)
-        if kind != "application/json":
-            raise RefusedError(415, f"content type {kind or 'missing'}: send JSON as application/json")
-        if self._reading >= self.settings.max_reading:
-            wait = str(self.batcher.retry_after)
-            raise RefusedError(429, f"busy: try again in {wait} s", retry_after=wait)
-        self._reading += 1
-        try:
-            body = await self._body(request, self.settings.max_body_bytes)
-            small = len(body) < SMALL_BODY
-            work = requests.prepare(body) if small else await asyncio.to_thread(requests.prepare, body)
-        except InputError as error:
-            raise RefusedError(422, str(error)) from None
-        finally:
-            self._reading -= 1
-        most = self.settings.max_sentences
-        if len(work.inputs) > most:
-            raise RefusedError(413, f"{len(work.inputs):,} sentences in one request: send at most {most:,}")
-        return work
-
-    async def _body(self, request: Request, most: int) -> bytes:
-        too_long = RefusedError(413, f"body over {most:,} bytes: send it in parts", connection="close")
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > most:
-            raise too_long
-        body = bytearray()
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > most:
-                        raise too_long
-        except ClientDisconnect:
-            raise RefusedError(400, "the connection was closed before the body was whole") from None
-        except TimeoutError:
-            raise RefusedError(408, f"body not here after {BODY_SECONDS:g} s", connection="close") from None
-        return bytes(body)
-
     async def _pieces(self, work: requests.Work) -> AsyncGenerator[list[dict[str, Any]], None]:
-        """Records piece by piece, each piece in a turn of its own."""
+        """Records piece by piece, each piece in a turn of its own.
+
+        Labelling runs ahead of a client that reads slowly, so that it gives back its room in the queue:
+        scores are small. Records, which are not, are made when they are sent.
+        """
         version, threshold = self.classifier.version, self.classifier.artifact.config.threshold
         size = len(work.inputs)
+        pieces = list(requests.pieces(work, PIECE))
+        turns: asyncio.Queue[asyncio.Task[Scores]] = asyncio.Queue()
+
+        async def ahead(done: Callable[[int], None]) -> None:
+            for piece in pieces:
+                turn = asyncio.create_task(self.batcher.score(work.inputs[piece]))
+                try:
+                    await asyncio.wait([turn])
+                finally:
+                    turn.cancel()  # nothing to a turn that is over
+                turns.put_nowait(turn)
+                if turn.exception() is not None:
+                    return
+                done(piece.stop - piece.start)
+
         try:
-            with self.batcher.room(size), self.metrics.queued(size):
-                for piece in requests.pieces(work, PIECE):
-                    scores = await self.batcher.score(work.inputs[piece])
-                    yield list(requests.records(work, piece, scores, threshold=threshold, version=version))
+            with self.batcher.room(size) as done, self.metrics.queued(size):
+                labelling = asyncio.create_task(ahead(done))
+                try:
+                    for piece in pieces:
+                        scores = await (await turns.get())
+                        yield list(
+                            requests.records(work, piece, scores, threshold=threshold, version=version)
+                        )
+                finally:
+                    labelling.cancel()
         except QueueFullError as full:
             raise RefusedError(429, str(full), retry_after=str(full.retry_after)) from None
 
@@ -296,25 +282,32 @@ class Service:
     async def ready(self) -> Response:
         """Whether the model labels."""
         if perf_counter() - self._ready[0] > READY_SECONDS:
-            task = asyncio.ensure_future(self.batcher.score([_EXAMPLE]))
-            await asyncio.wait([task])
-            error = task.exception()
-            self._ready = (perf_counter(), "" if error is None else f"{type(error).__name__}: {error}")
+            if self._pass is None or self._pass.done():
+                self._pass = asyncio.create_task(self._try())
+            await asyncio.shield(self._pass)  # everybody's: one who leaves does not end it
         if self._ready[1]:
             return error_response(503, f"the model does not label ({self._ready[1]})")
         return JSONResponse({"status": "ready", "model_version": self.classifier.version})
+
+    async def _try(self) -> None:
+        """A forward pass of one sentence, for `ready`."""
+        task = asyncio.create_task(self.batcher.score([_EXAMPLE]))
+        await asyncio.wait([task])
+        error = task.exception()
+        self._ready = (perf_counter(), "" if error is None else f"{type(error).__name__}: {error}")
 
     async def numbers(self) -> Response:
         """Requests, latency, queue, batches, sentences, rejections."""
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
 def _json(value: object) -> bytes:
     return pydantic_core.to_json(value, inf_nan_mode="null")
+
+
+async def _parts(data: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(data), PART):
+        yield data[start : start + PART]
 
 
 async def _lines(

@@ -28,6 +28,10 @@ class Settings:
     max_body_bytes: int = 2_000_000
     max_sentences: int = 5_000
     """Sentences a request."""
+    max_carried_bytes: int = 20_000_000
+    """Bytes of ids and metadata in the records of one request, which repeat them for every sentence."""
+    max_held_bytes: int = 200_000_000
+    """Bytes of bodies, of each from its arrival to its answer's last byte, over all requests; then 429."""
     max_queued: int = 10_000
     """Sentences accepted and not yet labelled, over all requests."""
     max_wait: float = 2.0
@@ -35,7 +39,9 @@ class Settings:
     max_reading: int = 256
     """Requests whose bodies are being read or cut into sentences at once."""
     max_seconds: float = 60.0
-    """From a request's first byte to its answer's last."""
+    """From the end of a request's headers to its answer's last byte. The server has no limit for headers that
+    trickle: such a connection costs a socket and holds up nobody; where it may be reached from outside, a
+    proxy in front has one."""
     cors: tuple[str, ...] = ()
     """Origins whose pages may ask (`https://desk.example`); none by default."""
 
@@ -51,14 +57,18 @@ class Settings:
         """The bearer token that requests must carry, or None.
 
         Raises:
-            InputError: the token file cannot be read or is empty.
+            InputError: the token file cannot be read, or a token is blank.
         """
         if self.token_file is None:
-            return os.environ.get("COMMUNIQUE_TOKEN") or None
-        try:
-            token = Path(self.token_file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{self.token_file}: the token cannot be read ({error})") from None
-        if not token:
-            raise InputError(f"{self.token_file}: holds no token: write one line of secret text into it")
-        return token
+            place, text = "COMMUNIQUE_TOKEN", os.environ.get("COMMUNIQUE_TOKEN", "")
+            if not text:
+                return None
+        else:
+            place = self.token_file
+            try:
+                text = Path(place).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(f"{place}: the token cannot be read ({error})") from None
+        if not text.strip():  # asked for, so that none at all would be a surprise
+            raise InputError(f"{place}: holds no token: write one line of secret text into it")
+        return text.strip()

@@ -114,6 +114,8 @@ BAD = [
     (b'{"text": 5}', "body.text: should be a valid string, found '5'"),
     (b'{"text": null}', "body.text: should be a valid string"),
     (b'{"txt": "a"}', "body.txt: extra inputs"),
+    (b'{"a\\nb": "a"}', "body.'a\\nb': extra inputs"),
+    (b'{"' + b"k" * 5_000 + b'": "a"}', "body.kkk"),
     (b'{"documents": [{"text": "a"}]}', "body.documents[0].id: field required"),
     (b'{"documents": [{"id": 3, "text": "a"}]}', "body.documents[0].id"),
     (b'{"sentences": ["a", 5]}', "body.sentences[1]"),
@@ -234,12 +236,25 @@ def test_the_token(toy_model, tmp_path, monkeypatch):
                 answer = client.get(path, headers=head)
                 assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
         assert client.post("/v1/label", json={"text": TEXT}).status_code == 401
+        for kind in ("utf-8", "latin-1"):  # as curl and as Python's own client send it
+            for scheme in ("Bearer ", "bearer  "):
+                good = {"authorization": f"{scheme}s3cret-ü".encode(kind)}
+                assert client.get("/v1/model", headers=good).status_code == 200
+                assert client.post("/v1/label", json={"text": TEXT}, headers=good).status_code == 200
         for path in ("/", "/healthz", "/readyz", "/docs"):
             assert client.get(path).status_code == 200
-    monkeypatch.setenv("COMMUNIQUE_TOKEN", "from-environment")
+    file.write_text("пароль1", encoding="utf-8")
+    with client_for(toy_model, token_file=str(file)) as client:
+        for token, status in (("пароль1", 200), ("1", 401), ("", 401), ("??????1", 401)):
+            head = {"authorization": f"Bearer {token}".encode()}
+            assert client.get("/v1/model", headers=head).status_code == status, token
+    monkeypatch.setenv("COMMUNIQUE_TOKEN", "from-environment\n")
     with client_for(toy_model) as client:
         good = client.get("/v1/model", headers={"authorization": "Bearer from-environment"})
         assert good.status_code == 200
+    monkeypatch.setenv("COMMUNIQUE_TOKEN", " \n")
+    with pytest.raises(Exception, match="COMMUNIQUE_TOKEN: holds no token"):
+        create_app(Settings(model=str(toy_model)))
     file.write_text(" \n")
     with pytest.raises(Exception, match="holds no token"):
         create_app(Settings(model=str(toy_model), token_file=str(file)))

@@ -229,8 +229,9 @@ HEAD = b"POST /v1/label HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\
 
 @pytest.mark.slow
 def test_slow_half_closed_and_broken_clients_hold_up_nobody(toy_model):
-    """Bodies that trickle are given up, a client that closed its half is answered, others do not wait."""
-    process, port = start(toy_model, "from communique.model import service; service.BODY_SECONDS = 2.0")
+    """Bodies that trickle are given up, others do not wait. A client that closes its half of the connection
+    before it has its answer is taken to have left: the server closes too, without one."""
+    process, port = start(toy_model, "from communique.model import intake; intake.BODY_SECONDS = 2.0")
     try:
         trickling = [send(port, HEAD + b"{") for _ in range(100)]
         headless = [send(port, b"POST /v1/label HTTP/1.1\r\nHo") for _ in range(100)]
@@ -249,7 +250,7 @@ def test_slow_half_closed_and_broken_clients_hold_up_nobody(toy_model):
         for connection in trickling:
             connection.sendall(b" ")
         assert b" 408 " in trickling[0].recv(4000)
-        assert half.recv(4000).startswith((b"HTTP/1.1 200", b""))
+        assert half.recv(4000) == b""
         for connection in (*trickling, *headless, half):
             connection.close()
         assert label(port, "urges") == ["urges"]

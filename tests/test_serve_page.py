@@ -193,10 +193,80 @@ def test_filter_threshold_and_detail(page):
     page.hover(".s.demand .mark")
     told = page.text_content("#detail")
     assert "demand" in told and "runner-up" in told and "%" in told
+    before = labels(page)
+    assert before.count("none") == 1
     page.fill("#threshold", "1")
-    assert labels(page).count("none") >= 1 and "1.00" in page.text_content("#threshold-value")
+    assert labels(page) == ["none"] * len(before) and "1.00" in page.text_content("#threshold-value")
     page.fill("#threshold", "0.01")
     assert labels(page)[0] == "demand"
+
+
+def hold(page, address, told, path="/v1/label"):
+    """Keep back answers whose request tells this; the list of those that are kept."""
+    held = []
+
+    def decide(route):
+        if told in (route.request.post_data or ""):
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route(address + path, decide)
+    return held
+
+
+def wait_for(page, held):
+    for _ in range(200):
+        if held:
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError("nothing was asked")
+
+
+@pytest.mark.parametrize("last", ["example", "drop"])
+def test_the_last_request_wins(page, address, last):
+    held = hold(page, address, "condemns the storm")
+    page.fill("#text", "It condemns the storm.")
+    page.click("#go")
+    wait_for(page, held)
+    if last == "example":
+        page.click("#example")
+    else:
+        drop(page, "#entry", "statement.txt", b"Ardenia urges calm.")
+    page.wait_for_selector("#result:not([hidden]) .s")
+    before = page.text_content("#prose")
+    with page.expect_response(lambda r: "/v1/label" in r.url):
+        held[0].continue_()
+    page.wait_for_timeout(200)
+    assert page.text_content("#prose") == before and "storm" not in before
+    assert "storm" not in page.input_value("#text") and page.is_enabled("#go")
+    assert "labelled" in page.text_content("#status")
+
+
+def test_a_file_read_too_late_changes_nothing(page, address):
+    held = hold(page, address, "%PDF", "/v1/extract")
+    drop(page, "#entry", "statement.pdf", TOOLS["pdf"](["Both agreed to talk."]))
+    wait_for(page, held)
+    label(page, "Ardenia urges calm.")
+    with page.expect_response(lambda r: "/v1/extract" in r.url):
+        held[0].continue_()
+    page.wait_for_timeout(200)
+    assert page.input_value("#text") == "Ardenia urges calm." and labels(page) == ["demand"]
+
+
+def test_the_last_comparison_wins(page, address):
+    page.goto(address + "/compare")
+    held = hold(page, address, "condemns the storm")
+    for side in ("#text-0", "#text-1"):
+        page.fill(side, "It condemns the storm.")
+    page.click("#go")
+    wait_for(page, held)
+    page.click("#example")
+    page.wait_for_selector("#result:not([hidden])")
+    with page.expect_response(lambda r: "/v1/label" in r.url):
+        held[0].continue_()
+    page.wait_for_timeout(200)
+    assert "condemns the storm" not in page.text_content("#result")
 
 
 def test_downloads(page):
@@ -255,14 +325,15 @@ def test_compare(page, address):
     assert not page.query_selector("#result img")
 
 
-def test_a_token_is_asked_for(browser, toy_model, monkeypatch):
-    monkeypatch.setenv("COMMUNIQUE_TOKEN", "secret")
+@pytest.mark.parametrize("token", ["secret", "gehüllt-в-тайну"])
+def test_a_token_is_asked_for(browser, toy_model, monkeypatch, token):
+    monkeypatch.setenv("COMMUNIQUE_TOKEN", token)
     with Running(Settings(model=str(toy_model), threads=1)) as address:
         page = browser.new_page()
         page.goto(address)
         page.fill("#text", TEXT)
         page.click("#go")
-        page.fill("#token", "secret")
+        page.fill("#token", token)
         page.keyboard.press("Enter")
         page.wait_for_selector("#prose .s")
         assert not page.is_visible("#token-form")

@@ -3,20 +3,24 @@
 import { EXAMPLE_A, EXAMPLE_B, ask, byId, composition, make, onFile, onToken, percent, readFile, wellFormed } from "./page.js";
 
 const ROWS = [["demand", "Asked"], ["concession", "Conceded"], ["agreement", "Agreed"], ["position", "Held"]];
+let turn = 0;  // of the last comparison: what earlier ones bring is dropped
+const reading = [0, 0];  // the same of each side's files
 const status = (text) => { byId("status").textContent = text; };
 
 async function compare() {
+  const mine = ++turn;
   const texts = [0, 1].map((i) => wellFormed(byId(`text-${i}`).value));
   const empty = texts.findIndex((text) => !text.trim());
   if (empty >= 0) { status("Paste both statements first."); byId(`text-${empty}`).focus(); return; }
   status("Labelling…");
   try {
     const { records } = await ask("/v1/label", { documents: texts.map((text, i) => ({ id: String(i), text })) });
+    if (mine !== turn) return;
     draw([0, 1].map((i) => records.filter((r) => r.doc_id === String(i))));
     status("");
     byId("result").scrollIntoView({ block: "start" });
   } catch (error) {
-    status(error.message);
+    if (mine === turn) status(error.message);
   }
 }
 
@@ -42,15 +46,25 @@ function column(found, label, name) {
 
 byId("go").addEventListener("click", () => { again = compare; compare(); });
 byId("example").addEventListener("click", () => {
-  [["Ardenia", EXAMPLE_A], ["Belmar", EXAMPLE_B]].forEach(([name, text], i) => { byId(`name-${i}`).value = name; byId(`text-${i}`).value = text; });
+  [["Ardenia", EXAMPLE_A], ["Belmar", EXAMPLE_B]].forEach(([name, text], i) => { byId(`name-${i}`).value = name; byId(`text-${i}`).value = text; reading[i]++; });
+  again = compare;
   compare();
 });
 let again = compare;  // what to do once a token is given
 
 async function take(i, file) {
+  const mine = ++reading[i];
   again = () => take(i, file);
   status(`Reading ${file.name}…`);
-  try { byId(`text-${i}`).value = await readFile(file); again = compare; status(""); } catch (error) { status(error.message); }
+  try {
+    const text = await readFile(file);
+    if (mine !== reading[i]) return;
+    byId(`text-${i}`).value = text;
+    again = compare;
+    status("");
+  } catch (error) {
+    if (mine === reading[i]) status(error.message);
+  }
 }
 
 [0, 1].forEach((i) => onFile(byId(`side-${i}`), byId(`file-${i}`), (file) => take(i, file)));

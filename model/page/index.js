@@ -6,6 +6,7 @@ let records = [];
 let statement = [];  // code points, which the records' offsets count
 let ownThreshold = 0;
 let current = 0;
+let turn = 0;  // of the last request for a text: what earlier ones bring is dropped
 
 const status = (text) => { byId("status").textContent = text; };
 const threshold = () => Number(byId("threshold").value);
@@ -14,13 +15,15 @@ const labelOf = (record) => (threshold() === ownThreshold ? record.label : decid
 const sentences = () => [...byId("prose").querySelectorAll(".s")];
 
 async function label() {
+  const mine = ++turn;
   const text = wellFormed(byId("text").value);
+  byId("go").disabled = Boolean(text.trim());
   if (!text.trim()) { status("Paste a statement first."); byId("text").focus(); return; }
-  byId("go").disabled = true;
   status("Labelling…");
   try {
     const model = await ask("/v1/model");
     const answer = await ask("/v1/label", { text });
+    if (mine !== turn) return;
     ownThreshold = model.calibration.threshold;
     byId("threshold").step = "any";
     byId("threshold").value = ownThreshold;
@@ -33,9 +36,9 @@ async function label() {
     draw();
     byId("result").scrollIntoView({ block: "start" });
   } catch (error) {
-    status(error.message);
+    if (mine === turn) status(error.message);
   } finally {
-    byId("go").disabled = false;
+    if (mine === turn) byId("go").disabled = false;
   }
 }
 
@@ -139,9 +142,19 @@ function csv() {
 let again = label;  // what to do once a token is given
 
 async function take(file) {
+  const mine = ++turn;
   again = () => take(file);
+  byId("go").disabled = false;
   status(`Reading ${file.name}…`);
-  try { byId("text").value = await readFile(file); again = label; await label(); } catch (error) { status(error.message); }
+  try {
+    const text = await readFile(file);
+    if (mine !== turn) return;
+    byId("text").value = text;
+    again = label;
+    await label();
+  } catch (error) {
+    if (mine === turn) status(error.message);
+  }
 }
 
 for (const l of LABELS) {
@@ -149,7 +162,7 @@ for (const l of LABELS) {
   byId("filter").append(make("label", { className: "chip" }, box, make("span", { className: `mark ${l}`, "aria-hidden": "true" }), l, " ", make("span", { id: `count-${l}`, className: "count" }, "0")));
 }
 byId("go").addEventListener("click", () => { again = label; label(); });
-byId("example").addEventListener("click", () => { byId("text").value = EXAMPLE_A; label(); });
+byId("example").addEventListener("click", () => { byId("text").value = EXAMPLE_A; again = label; label(); });
 onFile(byId("entry"), byId("file"), take);
 byId("threshold").addEventListener("input", () => { byId("threshold").step = "0.01"; hide(); relabel(); });
 byId("prose").addEventListener("keydown", move);

@@ -22,7 +22,8 @@ let token = sessionStorage.getItem("communique-token") ?? "";
  *  token field where one is needed. */
 export async function ask(path, body, kind = "application/json") {
   const headers = { "content-type": kind };
-  if (token) headers.authorization = `Bearer ${token}`;
+  // A header takes bytes: those of UTF-8, whatever the token is written in.
+  if (token) headers.authorization = `Bearer ${String.fromCharCode(...new TextEncoder().encode(token))}`;
   let answer;
   try {
     const sent = body instanceof Blob ? body : JSON.stringify(body);
