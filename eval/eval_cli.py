@@ -266,7 +266,8 @@ def _write(
     from rich.console import Console
 
     from communique.eval.generalise import read_results
-    from communique.eval.report import Head, Settings, build, write
+    from communique.eval.report import Head, Settings, build
+    from communique.eval.report_page import write
     from communique.eval.verdict import verdict
 
     versions = {"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}

@@ -3,7 +3,7 @@
     table = read_table(Path("test.jsonl"))
     views.system_scores("model", table, table.found, resampler)
 
-What each view shows, and how, is in `eval/report.py` and `eval/templates/report.html`.
+What each view shows, and how, is in `eval/report_page.py` and `eval/templates/report.html`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from communique.eval.card import BEGIN, END
 from communique.eval.conformal import conformal
 from communique.eval.eval_cli import app
 from communique.eval.generalise import decay, per_doubling, read_results
-from communique.eval.report import FILES
+from communique.eval.report_page import FILES
 from communique.eval.resample import Resampler
 from communique.eval.table import Row, Table
 from communique.model.artifact import document_digest, load_artifact, write_manifest

@@ -15,7 +15,8 @@ from communique.eval.compare import compare, mcnemar_p
 from communique.eval.eval_cli import app
 from communique.eval.exports import tex
 from communique.eval.metrics import calibration_error, evaluate
-from communique.eval.report import FILES, Head, Settings, build, page
+from communique.eval.report import Head, Settings, build
+from communique.eval.report_page import FILES, page
 from communique.eval.resample import Resampler
 from communique.eval.table import Row, Table, align, read_table
 from communique.eval.verdict import verdict

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from communique.eval.report import Head, Settings, build, write
+from communique.eval.report import Head, Settings, build
+from communique.eval.report_page import write
 from communique.eval.table import read_table
 from communique.model.labels import LABELS
 
