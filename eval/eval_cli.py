@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from communique.eval.tools_cli import bad_input_exits, card, compare, made_by, read_json, shares
 
 if TYPE_CHECKING:
+    from communique.eval.predict import Heard
     from communique.eval.table import Row, Table
 
 split_rows: Callable[[str], Sequence[dict[str, Any]]] | None = None
@@ -140,25 +141,27 @@ def _predicted(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from communique.eval.behaviour import read_pairs, run_pairs, to_json
-    from communique.eval.predict import DISTRUST, learnt_from, predict
+    from communique.eval.predict import Heard, learnt_from, predict, unchecked
     from communique.eval.table import read_table
     from communique.model.artifact import sha256_file
     from communique.model.classifier import StanceClassifier
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tables: list[Table] = []
-    extra: dict[str, Any] = {"warnings": ()}
+    extra: dict[str, Any] = {}
+    heard = Heard()
     digest = next(iter(digests.values()))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         for path in models:
             if path is not None and path.suffix == ".jsonl":
                 tables.append(read_table(path, threshold))
                 digests[str(path)] = tables[-1].sha256
+                heard += unchecked(tables[-1].name, data)
                 continue
             classifier = StanceClassifier.load(path, threads=threads)
             digests[f"{classifier.version}: model.onnx"] = sha256_file(classifier.artifact.path("model.onnx"))
-            if seen := learnt_from(rows, classifier.artifact.config.trained_on):
-                extra["warnings"] += (f"{classifier.version} learnt from {seen} of {data}: {DISTRUST}",)
+            learnt = classifier.artifact.config.trained_on
+            heard += learnt_from([row.doc_id for row in rows], learnt, classifier.version, data)
             bar = progress.add_task(f"labelling {data}", total=len(rows))
             table, speed = predict(
                 rows, digest, classifier, threshold=threshold, tick=partial(progress.advance, bar)
@@ -174,7 +177,7 @@ def _predicted(
                         others, "", classifier, tick=partial(progress.advance, bar)
                     )[0]
             tables.append(table)
-    return tables, extra
+    return tables, {**extra, "heard": heard}
 
 
 @app.command()
@@ -233,13 +236,16 @@ def report(
 ) -> None:
     """Write the report of a table of predictions: one HTML page, and its numbers as JSON, CSV and LaTeX."""
     from communique.eval.behaviour import SCHEMA
+    from communique.eval.predict import Heard, unchecked
     from communique.eval.table import read_labelled, read_table
 
     with bad_input_exits():
         read = [read_table(path, threshold) for path in tables]
         digests = {str(path): table.sha256 for path, table in zip(tables, read, strict=True)}
         rows: tuple[Row, ...] = ()
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {"heard": Heard()}
+        for table in read:
+            extra["heard"] += unchecked(table.name, "these sentences")
         if train:
             rows, digests[str(train)] = read_labelled(train)
         if calibrate:
@@ -257,7 +263,7 @@ def _write(
     results: Path | None,
     settings: tuple[int, int, int, int],
     out: Path,
-    warnings: tuple[str, ...] = (),
+    heard: Heard,
     **extra: Any,  # noqa: ANN401  of `build`
 ) -> None:
     import platform
@@ -271,13 +277,13 @@ def _write(
     from communique.eval.verdict import verdict
 
     versions = {"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-    head = Head(**made_by(), files=digests, versions=versions, warnings=warnings)
+    head = Head(**made_by(), files=digests, versions=versions, warnings=heard.warnings, notes=heard.notes)
     trained = read_results(results) if results else ()
     with Console(stderr=True).status("evaluating"):
         found = build(tables, head, train=train, results=trained, settings=Settings(*settings), **extra)
         paths = write(found, out)
-    for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+    for line in heard.lines():
+        typer.echo(line, err=True)
     typer.echo("\n".join(verdict(found)))
     typer.echo(f"written: {', '.join(map(str, paths))}")
 

@@ -54,6 +54,8 @@ class Head:
     versions: Mapping[str, str]
     warnings: tuple[str, ...] = ()
     """What keeps the numbers from being believed, such as documents that a model has learnt from."""
+    notes: tuple[str, ...] = ()
+    """What could not be checked or was left out."""
 
 
 @dataclass(frozen=True, eq=False)

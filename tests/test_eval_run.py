@@ -112,9 +112,21 @@ def test_documents_that_a_model_learnt_from_are_noticed(tmp_path, toy_model):
     assert done.exit_code == 0 and "learnt from 2 of the 12 documents (10 of 60 sentences)" in done.output
     (warning,) = json.loads((tmp_path / "out" / "report.json").read_text())["head"]["warnings"]
     assert "2 of the 12" in warning and "2 of the 12" in (tmp_path / "out" / "report.html").read_text()
-    done = invoke(toy_model, "--data", test, *options)
-    assert "learnt from" not in done.output
-    assert 'role="alert"' not in (tmp_path / "out" / "report.html").read_text()
+    write_manifest(folder, dataclasses.replace(config, trained_on=seen[2:]))
+    done = invoke(folder, "--data", test, *options)
+    assert "learnt from" not in done.output and "note:" not in done.output
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert 'role="alert"' not in html and "could not be checked" not in html
+
+
+def test_a_model_that_does_not_say_what_it_learnt_from_is_not_taken_for_unseen(reported, toy_model):
+    folder, printed = reported
+    assert load_artifact(toy_model).config.trained_on == ()
+    assert "note: " in printed and "could not be checked" in printed and "warning:" not in printed
+    html = (folder / "out" / "report.html").read_text()
+    assert 'role="alert"' not in html and "could not be checked" in html
+    head = json.loads((folder / "out" / "report.json").read_text())["head"]
+    assert head["warnings"] == [] and "does not say which documents" in head["notes"][0]
 
 
 def test_behaviour_runs_alone(toy_model):
