@@ -27,7 +27,6 @@ split_rows: Callable[[str], Sequence[dict[str, Any]]] | None = None
 """Rows of a named split of the annotations. Set by the command line that holds them: the evaluation itself
 knows only files."""
 
-SPLITS = ("train", "dev", "test")
 _PACKAGES = ("communique", "numpy", "scikit-learn", "statsmodels")
 
 
@@ -79,7 +78,11 @@ def run(
         str | None, typer.Option(help="Rows of the learned baseline; the train split if --data is a split.")
     ] = None,
     calibrate: Annotated[
-        str | None, typer.Option(help="Rows for conformal sets; the dev split if --data is test.")
+        str | None,
+        typer.Option(
+            help="Rows for conformal sets, with probabilities if the first model is a table; the dev split "
+            "if --data is test."
+        ),
     ] = None,
     results: Results = None,
     threshold: Threshold = None,
@@ -95,15 +98,19 @@ def run(
             raise typer.BadParameter("--behaviour runs alone, on one model: leave out --data")
         behaviour(model=models[0] if models else None, threads=threads)
         return
+    from communique.eval.models import predicted
+    from communique.eval.table import SPLITS
+    from communique.model.errors import InputError
+
     with bad_input_exits():
         if data is None:
-            from communique.model.errors import InputError
-
             raise InputError("no --data: name test, dev or train, or a JSONL file of gold rows")
         rows, digests = _gold(data)
         learned = train or ("train" if data in SPLITS and data != "train" else None)
         calibration = calibrate or ("dev" if data == "test" else None)
-        tables, extra = _predicted(models or [None], rows, data, digests, calibration, threshold, threads)
+        tables, extra = predicted(
+            models or [None], rows, data, digests, calibration, _gold, threshold=threshold, threads=threads
+        )
         known: tuple[Row, ...] = ()
         if learned:
             known, more = _gold(learned)
@@ -113,7 +120,7 @@ def run(
 
 def _gold(name: str) -> tuple[tuple[Row, ...], dict[str, str]]:
     """Gold rows of a split or a file, and what they are by hash."""
-    from communique.eval.table import labelled_rows, read_labelled
+    from communique.eval.table import SPLITS, labelled_rows, read_labelled
     from communique.model.errors import InputError
 
     if name not in SPLITS:
@@ -123,61 +130,6 @@ def _gold(name: str) -> tuple[tuple[Row, ...], dict[str, str]]:
         raise InputError(f"split {name}: the annotations are not at hand here: name a JSONL file")
     rows, digest = labelled_rows(split_rows(name), f"split {name}")
     return rows, {f"split {name}": digest}
-
-
-def _predicted(
-    models: Sequence[Path | None],
-    rows: tuple[Row, ...],
-    data: str,
-    digests: dict[str, str],
-    calibrate: str | None,
-    threshold: float | None,
-    threads: int | None,
-) -> tuple[list[Table], dict[str, Any]]:
-    """A table for each model; of the first also its behaviour, speed and calibration rows."""
-    from functools import partial
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from communique.eval.behaviour import read_pairs, run_pairs, to_json
-    from communique.eval.predict import Heard, learnt_from, predict, unchecked
-    from communique.eval.table import read_table
-    from communique.model.artifact import sha256_file
-    from communique.model.classifier import StanceClassifier
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    tables: list[Table] = []
-    extra: dict[str, Any] = {}
-    heard = Heard()
-    digest = next(iter(digests.values()))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        for path in models:
-            if path is not None and path.suffix == ".jsonl":
-                tables.append(read_table(path, threshold))
-                digests[str(path)] = tables[-1].sha256
-                heard += unchecked(tables[-1].name, data)
-                continue
-            classifier = StanceClassifier.load(path, threads=threads)
-            digests[f"{classifier.version}: model.onnx"] = sha256_file(classifier.artifact.path("model.onnx"))
-            learnt = classifier.artifact.config.trained_on
-            heard += learnt_from([row.doc_id for row in rows], learnt, classifier.version, data)
-            bar = progress.add_task(f"labelling {data}", total=len(rows))
-            table, speed = predict(
-                rows, digest, classifier, threshold=threshold, tick=partial(progress.advance, bar)
-            )
-            if not tables:
-                extra["speed"] = speed
-                extra["behaviour"] = to_json(run_pairs(classifier, read_pairs()), classifier.version)
-                if calibrate:
-                    others, more = _gold(calibrate)
-                    digests |= more
-                    bar = progress.add_task(f"labelling {calibrate}", total=len(others))
-                    extra["calibration"] = predict(
-                        others, "", classifier, tick=partial(progress.advance, bar)
-                    )[0]
-            tables.append(table)
-    return tables, {**extra, "heard": heard}
 
 
 @app.command()

@@ -129,6 +129,48 @@ def test_a_model_that_does_not_say_what_it_learnt_from_is_not_taken_for_unseen(r
     assert head["warnings"] == [] and "does not say which documents" in head["notes"][0]
 
 
+def answered(rows, **changes):
+    """Rows with the probabilities of a model that is always right."""
+    return [r | {f"p_{n}": float(n == r["gold"]) for n in NAMES} | changes for r in rows]
+
+
+def test_tables_of_predictions_are_of_the_gold_rows_or_refused(tmp_path):
+    rows = [row | {"weight": 2.0} for row in gold()]
+    test = saved(tmp_path / "test.jsonl", rows)
+    mine = answered([{k: v for k, v in r.items() if k != "weight"} for r in rows], model="mine")
+    options = ["--data", test, "--out", tmp_path / "out", "--resamples", 20]
+    done = invoke(saved(tmp_path / "mine.jsonl", mine[::-1]), *options)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["head"]["random_rows"] == 60  # the gold rows' own weights
+    assert found["systems"][0]["accuracy"]["value"] == 1  # whatever the order
+    other = [*mine[:-1], mine[-1] | {"gold": "demand"}]
+    for lines, message in (
+        (mine[:-1], "not of the same sentences (1 missing, 0 more"),
+        ([*mine, mine[0] | {"sent_id": 999}], "(0 missing, 1 more"),
+        (other, "mine.jsonl:60: gold differs from test.jsonl:60"),
+    ):
+        done = invoke(saved(tmp_path / "mine.jsonl", lines), *options)
+        assert done.exit_code == 2 and message in done.output and done.output.strip().count("\n") == 0
+
+
+def test_a_table_is_calibrated_from_a_file_or_says_why_not(tmp_path, monkeypatch):
+    test = saved(tmp_path / "test.jsonl", gold())
+    mine = saved(tmp_path / "mine.jsonl", answered(gold(), model="mine"))
+    dev = saved(tmp_path / "dev.jsonl", answered(gold(100, start=1000), model="mine"))
+    options = [mine, "--data", test, "--out", tmp_path / "out", "--resamples", 20]
+    done = invoke(*options, "--calibrate", dev)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["conformal"]["calibration_rows"] == 100 and str(dev) in found["head"]["files"]
+    done = invoke(*options, "--calibrate", "dev")
+    assert done.exit_code == 0 and "note: no conformal sets: mine is a table of predictions" in done.output
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["conformal"] is None and "no conformal sets" in " ".join(found["head"]["notes"])
+    done = invoke(*options, "--calibrate", saved(tmp_path / "bare.jsonl", gold(start=1000)))
+    assert done.exit_code == 2 and "bare.jsonl:1: no column 'p_position'" in done.output
+
+
 def test_behaviour_runs_alone(toy_model):
     done = invoke("--behaviour", toy_model, "--threads", 1)
     assert done.exit_code == 0 and "Behaviour of" in done.output
