@@ -48,17 +48,29 @@ def section(report: Mapping[str, Any]) -> str:
     if report["ceiling_f1"]:
         cells = [shown(Number(**report["ceiling_f1"][metric])) for metric in ("macro4", "macro5")]
         lines.append(f"| annotator A against B | {' | '.join(cells)} | |")
-    weighted = Number(**model["weighted4"])
     calibration = report["calibration"]
     lines += [
         "",
-        f"Weighted back to the random sample, macro-F1 of the four stances is {shown(weighted)}. Expected "
-        f"calibration error {calibration['ece']:.3f}, Brier score {calibration['brier']:.3f}.",
+        f"{_weighted(report)} Expected calibration error {calibration['ece']:.3f}, Brier score "
+        f"{calibration['brier']:.3f}.",
         "",
         *(f"- {sentence}" for sentence in report["verdict"]),
         END,
     ]
     return "\n".join(lines)
+
+
+def _weighted(report: Mapping[str, Any]) -> str:
+    """Scores weighted back to the random sample, and what cannot be given for want of rows."""
+    model = report["systems"][0]
+    scores = [shown(Number(**model[key])) for key in ("weighted_accuracy", "weighted4")]
+    said = f"Weighted back to the random sample, accuracy is {scores[0]}, macro-F1 of the stances {scores[1]}"
+    few = [
+        f"{name}: {found['sentences']} sentences of {found['documents']} documents"
+        for name, found in report["random_by_label"].items()
+        if not found["enough"]
+    ]
+    return f"{said}; too few random sentences of {', '.join(few)}." if few else f"{said}."
 
 
 def fill(report: Mapping[str, Any], folder: Path) -> Path:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from communique.eval.report import Report
 
 SCHEMA = "communique-report-2"
-_MEANS = ("macro4", "macro5", "accuracy", "weighted4", "weighted5")
+_MEANS = ("macro4", "macro5", "accuracy", "weighted4", "weighted5", "weighted_accuracy")
 _COLUMNS = ("view", "name", "label", "metric", "value", "low", "high", "n")
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
@@ -39,13 +39,17 @@ def numbers(report: Report) -> dict[str, Any]:
             "rows": len(table.rows),
             "documents": len(set(table.documents)),
             "gold_sha256": table.gold_sha256,
-            "random_rows": report.weighted_rows,
+            "random_rows": report.random.rows,
             "threshold": table.threshold,
             "settings": asdict(report.settings),
         },
         "verdict": verdict(report),
         "label_order": list(NAMES),
         "support": report.support.tolist(),
+        "random_by_label": {
+            name: {"sentences": n, "documents": m, "enough": name in report.random.labels}
+            for name, (n, m) in report.random.by_label.items()
+        },
         "systems": [_system(system) for system in report.systems],
         "less_baseline_macro4": {name: gap.to_json() for name, gap in report.gaps.items()},
         "ceiling_f1": {n: e.to_json() for n, e in report.ceiling.items()} if report.ceiling else None,
@@ -90,7 +94,7 @@ def _system(system: SystemScores) -> dict[str, Any]:
     means = {name: getattr(system, name).to_json() for name in _MEANS}
     each = {
         metric: {label: n.to_json() for label, n in getattr(system, metric).items()}
-        for metric in ("precision", "recall", "f1")
+        for metric in ("precision", "recall", "f1", "weighted_f1")
     }
     return {"name": system.name, **means, **each}
 
@@ -113,11 +117,14 @@ def _lines(report: Report) -> Iterator[list[Any]]:
     rows, support = len(report.table.rows), dict(zip(NAMES, report.support.tolist(), strict=True))
     for system in report.systems:
         for metric in _MEANS:
-            n = report.weighted_rows if metric.startswith("weighted") else rows
+            n = report.random.rows if metric.startswith("weighted") else rows
             yield ["scores", system.name, "", metric, *_three(getattr(system, metric)), n]
         for metric in ("precision", "recall", "f1"):
             for label, number in getattr(system, metric).items():
                 yield ["scores", system.name, label, metric, *_three(number), support[label]]
+        for label, number in system.weighted_f1.items():
+            n = report.random.by_label[label][0]
+            yield ["scores", system.name, label, "weighted_f1", *_three(number), n]
     for name, gap in report.gaps.items():
         yield ["less baseline", name, "", "macro4", *_three(gap), rows]
     for label, number in (report.ceiling or {}).items():

@@ -75,7 +75,7 @@ class Report:
     baselines: tuple[str, ...]
     shares_from: str
     ceiling: dict[str, Number] | None
-    weighted_rows: int
+    random: views.RandomRows
     confused: list[views.ConfusedPair]
     bins: list[views.Bin]
     ece: float
@@ -128,7 +128,7 @@ def build(
     resampler = Resampler(len(set(table.documents)), resamples=settings.resamples, seed=settings.seed)
     support = np.bincount(table.truth, minlength=len(LABELS))
     counts = views.counts_of(table, table.found)
-    weighted_rows = sum(row.weight is not None for row in table.rows)
+    drawn = views.random_rows(table)
     answers = {t.name: t.found for t in [table, *others]}
     if len(answers) <= len(others):
         raise InputError(f"two tables are of a model {table.name!r}: give each its own `model` field")
@@ -138,9 +138,8 @@ def build(
             f"a model has the name of a baseline ({', '.join(rivals)}): change its `model` field"
         )
     tested = {**{n: _both(table, found) for n, found in answers.items()}, **rivals}
-    enough = weighted_rows >= views.MIN_WEIGHTED
     systems = [
-        views.system_scores(name, plain, weighted if enough else None, support, resampler)
+        views.system_scores(name, plain, weighted, support, drawn, resampler)
         for name, (plain, weighted) in tested.items()
     ]
     return Report(
@@ -154,7 +153,7 @@ def build(
         baselines=tuple(rivals),
         shares_from="the training table" if train else "this table",
         ceiling=views.ceiling(table, settings.resamples, settings.seed),
-        weighted_rows=weighted_rows,
+        random=drawn,
         confused=views.confused_pairs(table),
         bins=views.reliability(table),
         ece=calibration_error(table.truth, table.probabilities),

@@ -58,6 +58,8 @@ def page(report: Report) -> str:
         weakest=slices.weakest(report.slices),
         tested=sum(s.p_value is not None for s in report.slices),
         min_documents=slices.MIN_DOCUMENTS,
+        min_weighted=views.MIN_WEIGHTED,
+        min_label=(views.MIN_LABEL_ROWS, views.MIN_LABEL_DOCUMENTS),
         held_out=[r for n in generalise.NAMES[:3] for r in generalise.of(report.results, n)],
         curve=generalise.of(report.results, "curve"),
         doubling=generalise.per_doubling(report.results),

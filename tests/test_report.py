@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from communique.eval import baselines, slices, views
 from communique.eval.compare import compare, mcnemar_p
 from communique.eval.eval_cli import app
-from communique.eval.exports import tex
+from communique.eval.exports import numbers, tex
 from communique.eval.metrics import calibration_error, evaluate
 from communique.eval.report import Head, Settings, build
 from communique.eval.report_page import FILES, page
@@ -167,6 +168,55 @@ def test_scores_equal_scikit_learn_and_evaluate(table):
     ):
         assert vars(mine) == pytest.approx(vars(theirs))
     assert (report.ece, report.brier) == pytest.approx((same.ece, same.brier))
+
+
+def drawn(concessions, documents=6, each=12, none=12):
+    """Random rows, so many of each label in so many documents, and a right answer to all."""
+    golds = (
+        sorted(["position", "demand", "agreement"] * each) + ["none"] * none + ["concession"] * concessions
+    )
+    table = labelled(golds, golds, [f"d{i % documents}" for i in range(len(golds))])
+    return replace(table, rows=tuple(replace(row, weight=3.0) for row in table.rows))
+
+
+@pytest.mark.parametrize(
+    "table, four, five, lacking",
+    [
+        (drawn(10), True, True, set()),
+        (drawn(9), False, False, {"concession"}),
+        (drawn(10, none=9), True, False, {"none"}),
+        (drawn(10, documents=4), False, False, set(NAMES)),
+    ],
+)
+def test_too_few_random_rows_of_a_label_carry_no_weighted_mean(table, four, five, lacking):
+    report = build([table], HEAD, settings=QUICK)
+    s = report.systems[0]
+    assert (s.weighted4.value is not None, s.weighted5.value is not None) == (four, five)
+    assert {name for name, n in s.weighted_f1.items() if n.value is None} == lacking
+    assert s.weighted_accuracy.value == 1 and s.macro4.value == 1  # those can be given all the same
+    found = numbers(report)["random_by_label"]
+    assert {name for name, x in found.items() if not x["enough"]} == lacking
+    words = " ".join(read_page(page(report)).words)
+    n, m = report.random.by_label["concession"]
+    assert f"{n} ({m})" in words and "do not undo how documents" in words
+    assert ("10 random sentences in 5 documents" in words) == bool(lacking)
+
+
+def test_a_few_random_rows_carry_nothing():
+    table = drawn(5, each=5, none=5)  # 25 rows
+    s = build([table], HEAD, settings=QUICK).systems[0]
+    assert s.weighted_accuracy.value is None and s.weighted4.value is None
+
+
+def test_weighted_scores_equal_scikit_learn(table):
+    s = build([table], HEAD, settings=QUICK).systems[0]
+    gold, found = [NAMES[i] for i in table.truth], [NAMES[i] for i in table.found]
+    weights = [row.weight or 0 for row in table.rows]
+    assert s.weighted_accuracy.value == pytest.approx(
+        metrics.accuracy_score(gold, found, sample_weight=weights)
+    )
+    each = metrics.f1_score(gold, found, labels=NAMES, average=None, sample_weight=weights)
+    assert [s.weighted_f1[name].value for name in NAMES] == pytest.approx(each)
 
 
 def test_a_class_that_is_absent_is_not_estimable():
