@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from communique.eval.agreement import compare_passes
-from communique.eval.metrics import BINS, Floats, Ints
+from communique.eval.metrics import BINS, MIN_DOCUMENTS, Floats, Ints
 from communique.eval.resample import UNKNOWN, Number, Resampler, document_tables, scores_of
 from communique.eval.table import Row, Table
 from communique.model.labels import LABELS, STANCES
@@ -132,7 +132,8 @@ def _scores(counts: Floats, key: str, resampler: Resampler) -> list[Number]:
 def ceiling(table: Table, resamples: int, seed: int) -> dict[str, Number] | None:
     """F1 of annotator A read as an answer, against B, by label and "macro4", "macro5"; None without both."""
     rows = [row for row in table.rows if row.label_a and row.label_b]
-    if not rows or len({row.doc_id for row in rows}) < 2:
+    documents = len({row.doc_id for row in rows})
+    if documents < 2:
         return None
     report = compare_passes(
         [str(row.label_a) for row in rows],
@@ -142,7 +143,8 @@ def ceiling(table: Table, resamples: int, seed: int) -> dict[str, Number] | None
         resamples=resamples,
         seed=seed,
     )
-    return {name: Number(**e.to_json()) for name, e in report.ceiling["a_b"].items()}
+    found = {name: Number(**e.to_json()) for name, e in report.ceiling["a_b"].items()}
+    return found if documents >= MIN_DOCUMENTS else {name: Number(n.value) for name, n in found.items()}
 
 
 # --- confusion ---------------------------------------------------------------------------------------

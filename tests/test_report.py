@@ -236,6 +236,14 @@ def test_few_documents_carry_no_interval():
     assert report.systems[0].accuracy.value == 1 and report.systems[0].accuracy.low is None
 
 
+def test_the_ceiling_of_few_documents_has_no_interval(tmp_path):
+    rows = random_records(60, documents=4)
+    for documents, known in ((4, False), (5, True)):
+        named = [row | {"doc_id": f"d{i % documents}"} for i, row in enumerate(rows)]
+        top = views.ceiling(read_table(saved(tmp_path / "t.jsonl", named)), 50, 0)["macro4"]
+        assert top.value is not None and (top.low is not None) is known
+
+
 def test_chance_is_the_mean_of_random_draws():
     dummy = pytest.importorskip("sklearn.dummy").DummyClassifier
     gold = np.array([0] * 50 + [1] * 30 + [2] * 10 + [3] * 5 + [4] * 5)
