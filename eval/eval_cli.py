@@ -115,7 +115,10 @@ def run(
         if learned:
             known, more = _gold(learned)
             digests |= more
-        _write(tables, digests, known, results, (resamples, seed, min_rows, errors), out, **extra)
+        split = data if data in SPLITS else ""
+        _write(
+            tables, digests, known, results, (resamples, seed, min_rows, errors), out, split=split, **extra
+        )
 
 
 def _gold(name: str) -> tuple[tuple[Row, ...], dict[str, str]]:
@@ -216,6 +219,7 @@ def _write(
     settings: tuple[int, int, int, int],
     out: Path,
     heard: Heard,
+    split: str = "",
     **extra: Any,  # noqa: ANN401  of `build`
 ) -> None:
     import platform
@@ -229,7 +233,8 @@ def _write(
     from communique.eval.verdict import verdict
 
     versions = {"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-    head = Head(**made_by(), files=digests, versions=versions, warnings=heard.warnings, notes=heard.notes)
+    by = made_by()
+    head = Head(by["command"], by["when"], digests, versions, heard.warnings, heard.notes, split)
     trained = read_results(results) if results else ()
     with Console(stderr=True).status("evaluating"):
         found = build(tables, head, train=train, results=trained, settings=Settings(*settings), **extra)

@@ -56,6 +56,8 @@ class Head:
     """What keeps the numbers from being believed, such as documents that a model has learnt from."""
     notes: tuple[str, ...] = ()
     """What could not be checked or was left out."""
+    split: str = ""
+    """Of the annotations, where the sentences are one; empty where they come from a file."""
 
 
 @dataclass(frozen=True, eq=False)

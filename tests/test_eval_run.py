@@ -13,6 +13,7 @@ from communique.eval.card import BEGIN, END
 from communique.eval.conformal import conformal
 from communique.eval.eval_cli import app
 from communique.eval.generalise import decay, per_doubling, read_results
+from communique.eval.metrics import evaluate
 from communique.eval.report_page import FILES
 from communique.eval.resample import Resampler
 from communique.eval.table import Row, Table
@@ -32,6 +33,18 @@ SAYS = {
     "agreement": "They agreed {}.",
     "none": "They met {}.",
 }
+
+CARD_HEADER = """---
+model-index:
+- name: communique
+  results:
+  - task: {type: text-classification}
+    dataset: {type: communique-annotations, name: communique annotations, split: test}
+    metrics:
+    - {type: f1, name: macro-F1 of the four stances, value: 0.1234}
+---
+# A model
+"""
 
 
 def gold(n=60, documents=12, start=0, wrong=()):
@@ -350,9 +363,45 @@ def test_the_card_is_filled_and_the_model_still_loads(reported, toy_model, tmp_p
     found = json.loads((folder / "out" / "report.json").read_text())
     assert f"{found['systems'][0]['macro4']['value']:.3f}" in card
     assert StanceClassifier.load(model, threads=1).version == version
+    assert "documents; 95 %" in card  # a file is no split
     other = json.loads((folder / "out/report.json").read_text())
     other["head"]["model"] = "somebody-else"
     path = tmp_path / "r.json"
     path.write_text(json.dumps(other))
     done = invoke("card", path, model)
     assert done.exit_code == 2 and "the report is of somebody-else" in done.output
+
+
+def test_a_report_of_a_split_keeps_its_name_in_the_card(toy_model, tmp_path, monkeypatch):
+    starts = {"test": 0, "dev": 1000, "train": 2000}
+    monkeypatch.setattr(eval_cli, "split_rows", lambda name: gold(start=starts[name], wrong=(7, 1007, 1008)))
+    model = shutil.copytree(toy_model, tmp_path / "model")
+    before = load_artifact(model)
+    (model / "README.md").write_text(CARD_HEADER)
+    write_manifest(model, dataclasses.replace(before.config, metrics={"test": 1, "quantisation": 2}))
+    out = ["--out", tmp_path / "out", "--resamples", 20, "--threads", 1]
+
+    def filled(data):
+        done = invoke(model, "--data", data, *out)
+        assert done.exit_code == 0, done.output
+        done = invoke("card", tmp_path / "out/report.json", model)
+        assert done.exit_code == 0, done.output
+        found = json.loads((tmp_path / "out/report.json").read_text())
+        return (model / "README.md").read_text(), found["systems"][0]["macro4"]["value"]
+
+    card, value = filled(saved(tmp_path / "rows.jsonl", gold(start=3000, wrong=(3001, 3002))))
+    assert value < 1 and card.startswith(CARD_HEADER.rstrip())  # not the test split's value
+    assert load_artifact(model).config.metrics == {"test": 1, "quantisation": 2}
+    card, value = filled("dev")
+    assert "split: dev}" in card and f"value: {value:.4f}}}" in card and "documents of the dev split;" in card
+    after = load_artifact(model)
+    assert after.version == before.version
+    assert after.config.metrics.keys() == {"test", "quantisation", "dev"}
+    kept = after.config.metrics["dev"]
+    assert kept.keys() == evaluate(["none"], np.eye(5)[[4]], ["d"], threshold=0).to_json().keys()
+    assert kept["macro_f1"]["value"] == pytest.approx(value) and kept["sentences"] == 60
+    card, value = filled("test")
+    assert "split: test}" in card and f"value: {value:.4f}}}" in card and card.count("split: ") == 1
+    done = invoke(model, "--data", "dev", *out, "--threshold", 0.9)
+    done = invoke("card", tmp_path / "out/report.json", model)
+    assert done.exit_code == 2 and "scored at a threshold of 0.9" in done.output
