@@ -56,6 +56,12 @@ Errors = Annotated[int, typer.Option(min=0, help="Wrong sentences listed at most
 Results = Annotated[
     Path | None, typer.Option(help="JSON list of trainings with something held out; see eval/generalise.py.")
 ]
+Folds = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSONL of annotated rows with out-of-fold p_… and fold, for labels worth a second look."
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads; one a core if not given.")]
 
 
@@ -85,6 +91,7 @@ def run(
         ),
     ] = None,
     results: Results = None,
+    folds: Folds = None,
     threshold: Threshold = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,
@@ -115,6 +122,7 @@ def run(
         if learned:
             known, more = _gold(learned)
             digests |= more
+        extra["folds"] = _folds(folds, digests)
         split = data if data in SPLITS else ""
         _write(
             tables, digests, known, results, (resamples, seed, min_rows, errors), out, split=split, **extra
@@ -183,6 +191,7 @@ def report(
         Path | None, typer.Option("--behaviour", help="What `communique eval behaviour --json` wrote.")
     ] = None,
     results: Results = None,
+    folds: Folds = None,
     threshold: Threshold = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,
@@ -208,7 +217,21 @@ def report(
             digests[str(calibrate)] = extra["calibration"].sha256
         if pairs:
             extra["behaviour"] = read_json(pairs, SCHEMA, "`behaviour --json`")
+        extra["folds"] = _folds(folds, digests)
         _write(read, digests, rows, results, (resamples, seed, min_rows, errors), out, **extra)
+
+
+def _folds(path: Path | None, digests: dict[str, str]) -> Table | None:
+    """The out-of-fold table, checked; its hash is added to those of what was read."""
+    from communique.eval.label_issues import require_folds
+    from communique.eval.table import read_table
+
+    if path is None:
+        return None
+    require_folds(path)
+    table = read_table(path)
+    digests[str(path)] = table.sha256
+    return table
 
 
 def _write(

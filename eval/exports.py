@@ -20,6 +20,7 @@ from communique.eval.verdict import verdict
 from communique.eval.views import NAMES, SystemScores, counts_of
 
 if TYPE_CHECKING:
+    from communique.eval.label_issues import Doubts
     from communique.eval.report import Report
 
 SCHEMA = "communique-report-2"
@@ -70,6 +71,7 @@ def numbers(report: Report) -> dict[str, Any]:
             {"doc_id": e.row.doc_id, "sent_id": e.row.sent_id, "gold": e.row.gold, "found": e.found}
             for e in report.wrong
         ],
+        "label_issues": None if report.doubts is None else _doubts(report.doubts),
         "tables": _tables(report),
         "conformal": None
         if report.conformal is None
@@ -81,6 +83,14 @@ def numbers(report: Report) -> dict[str, Any]:
         if report.behaviour
         else None,
     }
+
+
+def _doubts(doubts: Doubts) -> dict[str, Any]:
+    candidates = [
+        {"doc_id": c.row.doc_id, "sent_id": c.row.sent_id, "gold": c.row.gold, "likely": c.likely}
+        for c in doubts.candidates
+    ]
+    return {"rows": doubts.rows, "candidates": candidates}
 
 
 def _tables(report: Report) -> dict[str, list[int]]:
@@ -143,6 +153,9 @@ def _lines(report: Report) -> Iterator[list[Any]]:
     yield ["generalisation", "decay", "", "accuracy_a_year", *_three(report.decay), rows]
     for r in report.results:
         yield ["generalisation", f"{r.name}: {r.rows_per_point}", "", "macro4", *_three(r.score), r.n]
+        for metric in ("seconds", "energy_kwh"):
+            value = _cell(getattr(r, metric))
+            yield ["generalisation", f"{r.name}: {r.rows_per_point}", "", metric, value, "", "", r.n]
     for s in report.slices:
         for metric in ("accuracy", "macro", "gap"):
             yield [f"slice {s.by}", s.name, "", metric, *_three(getattr(s, metric)), s.n]

@@ -19,6 +19,7 @@ import numpy as np
 from communique.eval import baselines, generalise, slices, views
 from communique.eval.compare import Comparison, compare, difference
 from communique.eval.conformal import ConformalLevel, conformal
+from communique.eval.label_issues import Doubts, doubts
 from communique.eval.metrics import RESAMPLES, Floats, Ints, calibration_error
 from communique.eval.resample import Number, Resampler
 from communique.eval.table import Row, Table, align
@@ -88,6 +89,8 @@ class Report:
     slices: list[slices.Slice]
     comparisons: list[Comparison]
     wrong: list[views.Wrong]
+    doubts: Doubts | None
+    """Labels worth a second look; None where no out-of-fold table was given."""
     behaviour: Mapping[str, Any] | None
     conformal: list[ConformalLevel] | None
     calibration_rows: int
@@ -106,6 +109,7 @@ def build(
     behaviour: Mapping[str, Any] | None = None,
     calibration: Table | None = None,
     results: Sequence[generalise.Result] = (),
+    folds: Table | None = None,
     speed: float | None = None,
     settings: Settings | None = None,
 ) -> Report:
@@ -118,6 +122,7 @@ def build(
         behaviour: what `communique eval behaviour --json` wrote.
         calibration: dev rows with the first table's model's probabilities, for conformal sets.
         results: trainings with something held out, for generalisation and the learning curve.
+        folds: annotated rows with out-of-fold probabilities, for labels worth a second look.
         speed: sentences per second of the first model.
         settings: resamples, seed, limits.
 
@@ -166,6 +171,7 @@ def build(
         slices=slices.slices(table, resampler, settings.min_rows),
         comparisons=[compare(table, other, resampler) for other in others],
         wrong=views.errors(table),
+        doubts=doubts(folds) if folds else None,
         behaviour=behaviour,
         conformal=conformal(calibration, table, resampler) if calibration else None,
         calibration_rows=len(calibration.rows) if calibration else 0,

@@ -19,6 +19,8 @@ from communique.eval.views import NAMES
 from communique.model.jsonl import write_text
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
+DOUBTS_SHOWN = 20
+"""Labels worth a second look that are listed; `communique data queue` writes them all."""
 FILES = ("report.html", "report.json", "report.csv", "report.tex")
 
 
@@ -57,6 +59,7 @@ def page(report: Report) -> str:
         weak=[s for s in report.slices if s.weak],
         weakest=slices.weakest(report.slices),
         tested=sum(s.p_value is not None for s in report.slices),
+        doubts_shown=DOUBTS_SHOWN,
         min_documents=slices.MIN_DOCUMENTS,
         min_weighted=views.MIN_WEIGHTED,
         min_label=(views.MIN_LABEL_ROWS, views.MIN_LABEL_DOCUMENTS),

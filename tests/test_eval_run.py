@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -274,22 +275,29 @@ def entry(**changes):
     return base | {"high": 0.6, "n": 50, "seconds": None} | changes
 
 
-def test_results_are_read_and_drawn(tmp_path, reported):
+def test_results_are_read_and_drawn(tmp_path):
     path = tmp_path / "r.json"
-    curve = [entry(train_rows=100 * 2**i, macro_f1=0.5 + 0.1 * i) for i in range(3)]
+    curve = [entry(train_rows=100 * 2**i, macro_f1=0.5 + 0.1 * i) for i in (2, 0, 1)]
+    curve[0]["energy_kwh"] = 0.0421
     left = entry(name="leave-issuer-out", held_out="US <b>", macro_f1=None, low=None, high=None)
     path.write_text(json.dumps([*curve, left]))
     results = read_results(path)
     assert per_doubling(results) == pytest.approx(0.1) and per_doubling(results[:2]) is None
+    assert [r.energy_kwh for r in results] == [0.0421, None, None, None]
     assert [r.train_rows for r in generalise.of(results, "curve")] == [100, 200, 400]
-    folder = reported[0]
     table = saved(tmp_path / "t.jsonl", [r | {f"p_{n}": 0.2 for n in NAMES} for r in gold()])
     done = invoke("report", table, "--results", path, "--out", tmp_path / "out", "--resamples", 20)
     assert done.exit_code == 0, done.output
     html = (tmp_path / "out" / "report.html").read_text()
     assert "Learning curve" in html and "US &lt;b&gt;" in html and "+0.100" in html
     assert json.loads((tmp_path / "out" / "report.json").read_text())["results"][3]["score"]["value"] is None
-    assert folder.is_dir()
+    assert html.count("<td>0.0421</td>") == 1 and html.count("<td>not measured</td>") == 3
+    lines = (tmp_path / "out" / "report.csv").read_text().splitlines()
+    assert "generalisation,curve: 400 rows,,energy_kwh,0.0421,,,50" in lines
+    # Drawn by size, whatever the order in the file: the line rises from left to right.
+    line = re.search(r'Learning curve: macro-F1.*?<polyline points="([^"]*)"', html, re.DOTALL)
+    across, down = np.array([point.split(",") for point in line[1].split()], float).T
+    assert (np.diff(across) > 0).all() and (np.diff(down) < 0).all() and len(across) == 3
 
 
 @pytest.mark.parametrize(
@@ -301,6 +309,7 @@ def test_results_are_read_and_drawn(tmp_path, reported):
         (json.dumps([entry(name="x")]), "name is 'x'"),
         (json.dumps([entry(n=-1)]), "n is -1"),
         (json.dumps([entry(macro_f1=float("nan"))]), "macro_f1 is nan"),
+        (json.dumps([entry(energy_kwh=-1)]), "energy_kwh is -1"),
     ],
 )
 def test_bad_results_get_one_line(tmp_path, content, message):
@@ -308,6 +317,42 @@ def test_bad_results_get_one_line(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(InputError, match=message):
         read_results(path)
+
+
+# --- labels worth a second look ----------------------------------------------------------------------
+
+
+def test_labels_worth_a_second_look(tmp_path):
+    pytest.importorskip("cleanlab", reason="needs the eval extra")
+    rng = np.random.default_rng(0)
+    lines = gold(400, documents=40, start=1000)
+    planted = set(rng.choice(400, 25, replace=False).tolist())
+    for i, row in enumerate(lines):
+        p = (rng.dirichlet(np.ones(5)) * 0.2).round(4)
+        p[NAMES.index(row["gold"])] = 0
+        p[NAMES.index(row["gold"])] = round(1 - p.sum(), 4)
+        row |= {f"p_{name}": float(v) for name, v in zip(NAMES, p, strict=True)} | {"fold": i % 5}
+        if i in planted:
+            row["gold"] = NAMES[(NAMES.index(row["gold"]) + 1) % 5]
+    table = saved(tmp_path / "t.jsonl", answered(gold(), model="mine"))
+    folds = saved(tmp_path / "folds.jsonl", lines)
+    options = ["report", table, "--out", tmp_path / "out", "--resamples", 20]
+    done = invoke(*options, "--folds", folds)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert str(folds) in found["head"]["files"] and found["label_issues"]["rows"] == 400
+    candidates = found["label_issues"]["candidates"]
+    assert 20 < len(candidates) <= 25 and {c["sent_id"] - 1000 for c in candidates} <= planted
+    assert all(NAMES[(NAMES.index(c["likely"]) + 1) % 5] == c["gold"] for c in candidates)
+    html = (tmp_path / "out" / "report.html").read_text()
+    section = html[html.index('<section id="labels">') : html.index('<section id="made">')]
+    assert "candidates, not mistakes" in section and "communique data queue" in section
+    assert re.findall(r"d1000-\d+#(\d+)", section) == [str(c["sent_id"]) for c in candidates[:20]]
+    lines[3].pop("fold")
+    done = invoke(*options, "--folds", saved(folds, lines))
+    assert done.exit_code == 2 and "folds.jsonl:4: no fold" in done.output
+    assert invoke(*options).exit_code == 0
+    assert "second look" not in (tmp_path / "out" / "report.html").read_text()
 
 
 # --- two reports, and the card -----------------------------------------------------------------------

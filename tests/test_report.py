@@ -22,7 +22,7 @@ from communique.eval.resample import Resampler
 from communique.eval.table import Row, Table, align, read_table
 from communique.eval.verdict import verdict
 from communique.model.errors import InputError
-from communique.model.labels import LABELS, STANCES, label_index
+from communique.model.labels import LABELS, label_index
 
 metrics = pytest.importorskip("sklearn.metrics", reason="needs the eval extra")
 pytest.importorskip("statsmodels", reason="needs the eval extra")
@@ -509,4 +509,12 @@ def test_the_verdict_names_the_weakest_stance_and_the_commonest_mistake():
     assert len(sentences) == 3 and "60 sentences of 12 documents" in sentences[0]
     assert sentences[2].startswith("Its weakest stance is concession (F1 0.333")
     assert "takes concession for position most often (8 times, 80%)" in sentences[2]
-    assert len(STANCES) == 4
+
+
+def test_the_verdict_calls_no_sentence_without_a_stance_the_weakest_stance():
+    golds = ["position"] * 20 + ["demand"] * 10 + ["concession"] * 10 + ["agreement"] * 10 + ["none"] * 10
+    found = [*golds[:20], *["demand"] * 9, "none", *golds[30:50], *["position"] * 10]  # none is never right
+    report = build([labelled(golds, found, [f"d{i % 12}" for i in range(60)])], HEAD, settings=QUICK)
+    assert report.systems[0].f1["none"].value == 0
+    (weakest,) = re.findall(r"weakest stance is (\w+) \(F1 ([\d.]+)", verdict(report)[2])
+    assert weakest == ("position", "0.800")  # 20 of 20 found, with 10 too many
