@@ -20,13 +20,13 @@ from typer.core import TyperGroup
 from communique.eval.tools_cli import bad_input_exits, card, compare, made_by, read_json, shares
 
 if TYPE_CHECKING:
+    from communique.eval.predict import Heard
     from communique.eval.table import Row, Table
 
 split_rows: Callable[[str], Sequence[dict[str, Any]]] | None = None
 """Rows of a named split of the annotations. Set by the command line that holds them: the evaluation itself
 knows only files."""
 
-SPLITS = ("train", "dev", "test")
 _PACKAGES = ("communique", "numpy", "scikit-learn", "statsmodels")
 
 
@@ -56,6 +56,12 @@ Errors = Annotated[int, typer.Option(min=0, help="Wrong sentences listed at most
 Results = Annotated[
     Path | None, typer.Option(help="JSON list of trainings with something held out; see eval/generalise.py.")
 ]
+Folds = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSONL of annotated rows with out-of-fold p_… and fold, for labels worth a second look."
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads; one a core if not given.")]
 
 
@@ -78,9 +84,14 @@ def run(
         str | None, typer.Option(help="Rows of the learned baseline; the train split if --data is a split.")
     ] = None,
     calibrate: Annotated[
-        str | None, typer.Option(help="Rows for conformal sets; the dev split if --data is test.")
+        str | None,
+        typer.Option(
+            help="Rows for conformal sets, with probabilities if the first model is a table; the dev split "
+            "if --data is test."
+        ),
     ] = None,
     results: Results = None,
+    folds: Folds = None,
     threshold: Threshold = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,
@@ -94,25 +105,33 @@ def run(
             raise typer.BadParameter("--behaviour runs alone, on one model: leave out --data")
         behaviour(model=models[0] if models else None, threads=threads)
         return
+    from communique.eval.models import predicted
+    from communique.eval.table import SPLITS
+    from communique.model.errors import InputError
+
     with bad_input_exits():
         if data is None:
-            from communique.model.errors import InputError
-
             raise InputError("no --data: name test, dev or train, or a JSONL file of gold rows")
         rows, digests = _gold(data)
         learned = train or ("train" if data in SPLITS and data != "train" else None)
         calibration = calibrate or ("dev" if data == "test" else None)
-        tables, extra = _predicted(models or [None], rows, data, digests, calibration, threshold, threads)
+        tables, extra = predicted(
+            models or [None], rows, data, digests, calibration, _gold, threshold=threshold, threads=threads
+        )
         known: tuple[Row, ...] = ()
         if learned:
             known, more = _gold(learned)
             digests |= more
-        _write(tables, digests, known, results, (resamples, seed, min_rows, errors), out, **extra)
+        extra["folds"] = _folds(folds, digests)
+        split = data if data in SPLITS else ""
+        _write(
+            tables, digests, known, results, (resamples, seed, min_rows, errors), out, split=split, **extra
+        )
 
 
 def _gold(name: str) -> tuple[tuple[Row, ...], dict[str, str]]:
     """Gold rows of a split or a file, and what they are by hash."""
-    from communique.eval.table import labelled_rows, read_labelled
+    from communique.eval.table import SPLITS, labelled_rows, read_labelled
     from communique.model.errors import InputError
 
     if name not in SPLITS:
@@ -122,59 +141,6 @@ def _gold(name: str) -> tuple[tuple[Row, ...], dict[str, str]]:
         raise InputError(f"split {name}: the annotations are not at hand here: name a JSONL file")
     rows, digest = labelled_rows(split_rows(name), f"split {name}")
     return rows, {f"split {name}": digest}
-
-
-def _predicted(
-    models: Sequence[Path | None],
-    rows: tuple[Row, ...],
-    data: str,
-    digests: dict[str, str],
-    calibrate: str | None,
-    threshold: float | None,
-    threads: int | None,
-) -> tuple[list[Table], dict[str, Any]]:
-    """A table for each model; of the first also its behaviour, speed and calibration rows."""
-    from functools import partial
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from communique.eval.behaviour import read_pairs, run_pairs, to_json
-    from communique.eval.predict import DISTRUST, learnt_from, predict
-    from communique.eval.table import read_table
-    from communique.model.artifact import sha256_file
-    from communique.model.classifier import StanceClassifier
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    tables: list[Table] = []
-    extra: dict[str, Any] = {"warnings": ()}
-    digest = next(iter(digests.values()))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        for path in models:
-            if path is not None and path.suffix == ".jsonl":
-                tables.append(read_table(path, threshold))
-                digests[str(path)] = tables[-1].sha256
-                continue
-            classifier = StanceClassifier.load(path, threads=threads)
-            digests[f"{classifier.version}: model.onnx"] = sha256_file(classifier.artifact.path("model.onnx"))
-            if seen := learnt_from(rows, classifier.artifact.config.trained_on):
-                extra["warnings"] += (f"{classifier.version} learnt from {seen} of {data}: {DISTRUST}",)
-            bar = progress.add_task(f"labelling {data}", total=len(rows))
-            table, speed = predict(
-                rows, digest, classifier, threshold=threshold, tick=partial(progress.advance, bar)
-            )
-            if not tables:
-                extra["speed"] = speed
-                extra["behaviour"] = to_json(run_pairs(classifier, read_pairs()), classifier.version)
-                if calibrate:
-                    others, more = _gold(calibrate)
-                    digests |= more
-                    bar = progress.add_task(f"labelling {calibrate}", total=len(others))
-                    extra["calibration"] = predict(
-                        others, "", classifier, tick=partial(progress.advance, bar)
-                    )[0]
-            tables.append(table)
-    return tables, extra
 
 
 @app.command()
@@ -225,6 +191,7 @@ def report(
         Path | None, typer.Option("--behaviour", help="What `communique eval behaviour --json` wrote.")
     ] = None,
     results: Results = None,
+    folds: Folds = None,
     threshold: Threshold = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,
@@ -233,13 +200,16 @@ def report(
 ) -> None:
     """Write the report of a table of predictions: one HTML page, and its numbers as JSON, CSV and LaTeX."""
     from communique.eval.behaviour import SCHEMA
+    from communique.eval.predict import Heard, unchecked
     from communique.eval.table import read_labelled, read_table
 
     with bad_input_exits():
         read = [read_table(path, threshold) for path in tables]
         digests = {str(path): table.sha256 for path, table in zip(tables, read, strict=True)}
         rows: tuple[Row, ...] = ()
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {"heard": Heard()}
+        for table in read:
+            extra["heard"] += unchecked(table.name, "these sentences")
         if train:
             rows, digests[str(train)] = read_labelled(train)
         if calibrate:
@@ -247,7 +217,21 @@ def report(
             digests[str(calibrate)] = extra["calibration"].sha256
         if pairs:
             extra["behaviour"] = read_json(pairs, SCHEMA, "`behaviour --json`")
+        extra["folds"] = _folds(folds, digests)
         _write(read, digests, rows, results, (resamples, seed, min_rows, errors), out, **extra)
+
+
+def _folds(path: Path | None, digests: dict[str, str]) -> Table | None:
+    """The out-of-fold table, checked; its hash is added to those of what was read."""
+    from communique.eval.label_issues import require_folds
+    from communique.eval.table import read_table
+
+    if path is None:
+        return None
+    require_folds(path)
+    table = read_table(path)
+    digests[str(path)] = table.sha256
+    return table
 
 
 def _write(
@@ -257,7 +241,8 @@ def _write(
     results: Path | None,
     settings: tuple[int, int, int, int],
     out: Path,
-    warnings: tuple[str, ...] = (),
+    heard: Heard,
+    split: str = "",
     **extra: Any,  # noqa: ANN401  of `build`
 ) -> None:
     import platform
@@ -266,17 +251,19 @@ def _write(
     from rich.console import Console
 
     from communique.eval.generalise import read_results
-    from communique.eval.report import Head, Settings, build, write
+    from communique.eval.report import Head, Settings, build
+    from communique.eval.report_page import write
     from communique.eval.verdict import verdict
 
     versions = {"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-    head = Head(**made_by(), files=digests, versions=versions, warnings=warnings)
+    by = made_by()
+    head = Head(by["command"], by["when"], digests, versions, heard.warnings, heard.notes, split)
     trained = read_results(results) if results else ()
     with Console(stderr=True).status("evaluating"):
         found = build(tables, head, train=train, results=trained, settings=Settings(*settings), **extra)
         paths = write(found, out)
-    for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+    for line in heard.lines():
+        typer.echo(line, err=True)
     typer.echo("\n".join(verdict(found)))
     typer.echo(f"written: {', '.join(map(str, paths))}")
 

@@ -20,10 +20,11 @@ from communique.eval.verdict import verdict
 from communique.eval.views import NAMES, SystemScores, counts_of
 
 if TYPE_CHECKING:
+    from communique.eval.label_issues import Doubts
     from communique.eval.report import Report
 
 SCHEMA = "communique-report-2"
-_MEANS = ("macro4", "macro5", "accuracy", "weighted4", "weighted5")
+_MEANS = ("macro4", "macro5", "accuracy", "weighted4", "weighted5", "weighted_accuracy")
 _COLUMNS = ("view", "name", "label", "metric", "value", "low", "high", "n")
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
@@ -39,13 +40,17 @@ def numbers(report: Report) -> dict[str, Any]:
             "rows": len(table.rows),
             "documents": len(set(table.documents)),
             "gold_sha256": table.gold_sha256,
-            "random_rows": report.weighted_rows,
+            "random_rows": report.random.rows,
             "threshold": table.threshold,
             "settings": asdict(report.settings),
         },
         "verdict": verdict(report),
         "label_order": list(NAMES),
         "support": report.support.tolist(),
+        "random_by_label": {
+            name: {"sentences": n, "documents": m, "enough": name in report.random.labels}
+            for name, (n, m) in report.random.by_label.items()
+        },
         "systems": [_system(system) for system in report.systems],
         "less_baseline_macro4": {name: gap.to_json() for name, gap in report.gaps.items()},
         "ceiling_f1": {n: e.to_json() for n, e in report.ceiling.items()} if report.ceiling else None,
@@ -66,6 +71,7 @@ def numbers(report: Report) -> dict[str, Any]:
             {"doc_id": e.row.doc_id, "sent_id": e.row.sent_id, "gold": e.row.gold, "found": e.found}
             for e in report.wrong
         ],
+        "label_issues": None if report.doubts is None else _doubts(report.doubts),
         "tables": _tables(report),
         "conformal": None
         if report.conformal is None
@@ -79,6 +85,14 @@ def numbers(report: Report) -> dict[str, Any]:
     }
 
 
+def _doubts(doubts: Doubts) -> dict[str, Any]:
+    candidates = [
+        {"doc_id": c.row.doc_id, "sent_id": c.row.sent_id, "gold": c.row.gold, "likely": c.likely}
+        for c in doubts.candidates
+    ]
+    return {"rows": doubts.rows, "candidates": candidates}
+
+
 def _tables(report: Report) -> dict[str, list[int]]:
     """Document -> its confusion table, 25 counts, rows the truth: what a paired comparison needs."""
     names = sorted(set(report.table.documents))
@@ -90,7 +104,7 @@ def _system(system: SystemScores) -> dict[str, Any]:
     means = {name: getattr(system, name).to_json() for name in _MEANS}
     each = {
         metric: {label: n.to_json() for label, n in getattr(system, metric).items()}
-        for metric in ("precision", "recall", "f1")
+        for metric in ("precision", "recall", "f1", "weighted_f1")
     }
     return {"name": system.name, **means, **each}
 
@@ -113,11 +127,14 @@ def _lines(report: Report) -> Iterator[list[Any]]:
     rows, support = len(report.table.rows), dict(zip(NAMES, report.support.tolist(), strict=True))
     for system in report.systems:
         for metric in _MEANS:
-            n = report.weighted_rows if metric.startswith("weighted") else rows
+            n = report.random.rows if metric.startswith("weighted") else rows
             yield ["scores", system.name, "", metric, *_three(getattr(system, metric)), n]
         for metric in ("precision", "recall", "f1"):
             for label, number in getattr(system, metric).items():
                 yield ["scores", system.name, label, metric, *_three(number), support[label]]
+        for label, number in system.weighted_f1.items():
+            n = report.random.by_label[label][0]
+            yield ["scores", system.name, label, "weighted_f1", *_three(number), n]
     for name, gap in report.gaps.items():
         yield ["less baseline", name, "", "macro4", *_three(gap), rows]
     for label, number in (report.ceiling or {}).items():
@@ -136,6 +153,9 @@ def _lines(report: Report) -> Iterator[list[Any]]:
     yield ["generalisation", "decay", "", "accuracy_a_year", *_three(report.decay), rows]
     for r in report.results:
         yield ["generalisation", f"{r.name}: {r.rows_per_point}", "", "macro4", *_three(r.score), r.n]
+        for metric in ("seconds", "energy_kwh"):
+            value = _cell(getattr(r, metric))
+            yield ["generalisation", f"{r.name}: {r.rows_per_point}", "", metric, value, "", "", r.n]
     for s in report.slices:
         for metric in ("accuracy", "macro", "gap"):
             yield [f"slice {s.by}", s.name, "", metric, *_three(getattr(s, metric)), s.n]

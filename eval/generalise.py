@@ -5,7 +5,8 @@
 
 A results file is a JSON list of trainings, one object each: `name` (leave-issuer-out, latest-years, random
 or curve), `held_out` (what was: an issuer, years, a split), `train_rows`, `macro_f1` with `low` and `high`
-(null where not estimable), `n` (sentences scored), `seconds` (of training, or null).
+(null where not estimable), `n` (sentences scored), `seconds` (of training, or null). It may have `energy_kwh`
+(of training, as the `manifest.json` of `communique train` has it; null where it was not measured).
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Result:
     """Macro-F1 of the four stances."""
     n: int
     seconds: float | None
+    energy_kwh: float | None = None
+    """Of training, in kWh; None where it was not measured."""
 
     @property
     def rows_per_point(self) -> str:
@@ -73,9 +76,12 @@ def _result(entry: Any, place: str) -> Result:  # noqa: ANN401  whatever the fil
     for name in ("macro_f1", "low", "high", "seconds"):
         if entry[name] is not None and not is_number(entry[name]):
             raise InputError(f"{place}: {name} is {entry[name]!r}: expected a number, or null")
+    energy = entry.get("energy_kwh")
+    if energy is not None and (not is_number(energy) or energy < 0):
+        raise InputError(f"{place}: energy_kwh is {energy!r}: expected a number from 0, or null")
     score = Number(*(None if entry[k] is None else float(entry[k]) for k in ("macro_f1", "low", "high")))
     named = entry["name"], str(entry["held_out"]), entry["train_rows"]
-    return Result(*named, score, entry["n"], entry["seconds"])
+    return Result(*named, score, entry["n"], entry["seconds"], energy)
 
 
 def of(results: list[Result], name: str) -> list[Result]:

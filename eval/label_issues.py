@@ -11,11 +11,44 @@ out-of-fold, or of rows that were held out: a model agrees with the labels it wa
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
-from communique.eval.table import Table
+from communique.eval.table import Row, Table
 from communique.model.errors import InputError
 from communique.model.jsonl import read_jsonl
+from communique.model.labels import LABELS
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row whose label may be the mistake."""
+
+    row: Row
+    p_gold: float
+    """Probability of the label that it has."""
+    likely: str
+    """The most probable label."""
+    p_likely: float
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """The candidates of a table, the likeliest mistake first."""
+
+    rows: int
+    """Of the table."""
+    candidates: list[Candidate]
+
+
+def doubts(table: Table) -> Doubts:
+    """The candidates with what the model says of them; the probabilities must be out-of-fold."""
+    found = []
+    for i in label_issues(table):
+        p = table.probabilities[i]
+        best = int(p.argmax())
+        found.append(Candidate(table.rows[i], float(p[table.truth[i]]), str(LABELS[best]), float(p[best])))
+    return Doubts(len(table.rows), found)
 
 
 def label_issues(table: Table) -> list[int]:

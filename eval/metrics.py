@@ -25,19 +25,26 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 RESAMPLES = 1000
+MIN_DOCUMENTS = 5
+"""Fewer documents carry no interval: of one, every resample is the same, and the interval a point."""
 BINS = 15
 """Bins of equal count for the expected calibration error."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score with its 95 % interval (percentiles of the document bootstrap)."""
+    """A score with its 95 % interval (percentiles of the document bootstrap).
+
+    `low` and `high` are None where fewer than `MIN_DOCUMENTS` documents carry no interval.
+    """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f} [not estimable]"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
@@ -64,7 +71,7 @@ class Scores:
     documents: int
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers, as they stand in reports and model cards."""
+        """Plain values, as they stand in reports and model cards; null where not estimable."""
         return asdict(self)
 
 
@@ -105,11 +112,18 @@ def evaluate(
     accuracy = np.trace(total) / total.sum()
     accuracies = np.trace(resampled, axis1=1, axis2=2) / np.maximum(resampled.sum(axis=(1, 2)), 1)
     four = len(STANCES)
+
+    def estimate(value: float, values: Floats) -> Estimate:
+        if len(tables) < MIN_DOCUMENTS:
+            return Estimate(float(value), None, None)
+        low, high = np.percentile(values, [2.5, 97.5])
+        return Estimate(float(value), float(low), float(high))
+
     return Scores(
-        macro_f1=_estimate(f1[:four].mean(), f1s[:, :four].mean(axis=1)),
-        macro_f1_five=_estimate(f1.mean(), f1s.mean(axis=1)),
-        accuracy=_estimate(accuracy, accuracies),
-        f1={str(label): _estimate(f1[i], f1s[:, i]) for i, label in enumerate(LABELS)},
+        macro_f1=estimate(f1[:four].mean(), f1s[:, :four].mean(axis=1)),
+        macro_f1_five=estimate(f1.mean(), f1s.mean(axis=1)),
+        accuracy=estimate(accuracy, accuracies),
+        f1={str(label): estimate(f1[i], f1s[:, i]) for i, label in enumerate(LABELS)},
         precision={str(label): float(precision[i]) for i, label in enumerate(LABELS)},
         recall={str(label): float(recall[i]) for i, label in enumerate(LABELS)},
         support={str(label): int(total[i].sum()) for i, label in enumerate(LABELS)},
@@ -143,11 +157,6 @@ def _precision_recall(table: Floats) -> tuple[Floats, Floats]:
     precision = np.divide(hits, predicted, out=np.zeros_like(hits), where=predicted > 0)
     recall = np.divide(hits, true, out=np.zeros_like(hits), where=true > 0)
     return precision, recall
-
-
-def _estimate(value: float, values: Floats) -> Estimate:
-    low, high = np.percentile(values, [2.5, 97.5])
-    return Estimate(float(value), float(low), float(high))
 
 
 def calibration_error(truth: Ints, probabilities: Floats, bins: int = BINS) -> float:

@@ -6,6 +6,7 @@ table, speed = predict(rows, digest, StanceClassifier.load(folder))
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
@@ -16,23 +17,59 @@ from communique.model.classifier import StanceClassifier
 from communique.model.tokens import SentenceInput
 
 _CHUNK = 256
-DISTRUST = "its scores there are not those of texts it has never seen, and must not be reported as such."
 
 
-def learnt_from(rows: Sequence[Row], trained_on: Sequence[str]) -> str:
-    """How many documents and rows of `rows` a model was trained on, in words; empty where none.
+@dataclass(frozen=True)
+class Heard:
+    """What is to be said of a model before its scores are; both empty where it saw none of the documents."""
+
+    warnings: tuple[str, ...] = ()
+    """It has learnt from some of them."""
+    notes: tuple[str, ...] = ()
+    """It could not be checked whether it has."""
+
+    def __add__(self, other: Heard) -> Heard:
+        return Heard(self.warnings + other.warnings, self.notes + other.notes)
+
+    def lines(self) -> list[str]:
+        """As they stand on standard error."""
+        return [f"warning: {w}" for w in self.warnings] + [f"note: {n}" for n in self.notes]
+
+
+def learnt_from(documents: Sequence[str], trained_on: Sequence[str], model: str, data: str) -> Heard:
+    """Whether a model was trained on documents that it is to be scored on.
 
     Args:
-        rows: to be evaluated on.
+        documents: the document of each sentence to be scored.
         trained_on: `ModelConfig.trained_on` of the model; empty where it is not known.
+        model: its name.
+        data: what the sentences are, such as the name of a split.
     """
+    if not trained_on:
+        return unchecked(model, data)
     known = set(trained_on)
-    documents = {row.doc_id for row in rows}
-    seen = {doc_id for doc_id in documents if document_digest(doc_id) in known}
+    there = set(documents)
+    seen = {doc_id for doc_id in there if document_digest(doc_id) in known}
     if not seen:
-        return ""
-    n = sum(row.doc_id in seen for row in rows)
-    return f"{len(seen):,} of the {len(documents):,} documents ({n:,} of {len(rows):,} sentences)"
+        return Heard()
+    n = sum(doc_id in seen for doc_id in documents)
+    return Heard(
+        warnings=(
+            f"{model} learnt from {len(seen):,} of the {len(there):,} documents ({n:,} of "
+            f"{len(documents):,} sentences) of {data}: its scores there are not those of texts it has never "
+            "seen, and must not be reported as such.",
+        )
+    )
+
+
+def unchecked(model: str, data: str) -> Heard:
+    """For a model, or a table of predictions, that does not say what it learnt from."""
+    return Heard(
+        notes=(
+            f"{model} does not say which documents it learnt from: that it has seen none of {data} could not "
+            "be checked.",
+        )
+    )
 
 
 def predict(

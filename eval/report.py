@@ -1,37 +1,31 @@
-"""The evaluation report: one HTML file that opens offline, with its numbers as JSON, CSV and LaTeX beside it.
+"""The evaluation report: every view of a table of predictions, computed once.
 
     communique eval my-model/ --data test --out report/              # a model on a split
     communique eval report test.jsonl --train train.jsonl --out report/
     communique eval report mine.jsonl theirs.jsonl --out report/     # two models on the same sentences
 
-`build` computes every view once; `write` prints them. A number that the rows cannot carry is None and reads
-"not estimable": the page never shows NaN. All words in the page are escaped.
+`build` computes every view once; `report_page.write` prints them. A number that the rows cannot carry is None
+and reads "not estimable".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from communique.eval import baselines, figures, generalise, slices, views
+from communique.eval import baselines, generalise, slices, views
 from communique.eval.compare import Comparison, compare, difference
 from communique.eval.conformal import ConformalLevel, conformal
-from communique.eval.exports import numbers, to_csv, to_json, to_latex
+from communique.eval.label_issues import Doubts, doubts
 from communique.eval.metrics import RESAMPLES, Floats, Ints, calibration_error
 from communique.eval.resample import Number, Resampler
 from communique.eval.table import Row, Table, align
-from communique.eval.verdict import verdict
 from communique.eval.views import NAMES
 from communique.model.errors import InputError
-from communique.model.jsonl import write_text
 from communique.model.labels import LABELS
-
-TEMPLATES = Path(__file__).resolve().parent / "templates"
-FILES = ("report.html", "report.json", "report.csv", "report.tex")
 
 
 @dataclass(frozen=True)
@@ -61,6 +55,10 @@ class Head:
     versions: Mapping[str, str]
     warnings: tuple[str, ...] = ()
     """What keeps the numbers from being believed, such as documents that a model has learnt from."""
+    notes: tuple[str, ...] = ()
+    """What could not be checked or was left out."""
+    split: str = ""
+    """Of the annotations, where the sentences are one; empty where they come from a file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +78,7 @@ class Report:
     baselines: tuple[str, ...]
     shares_from: str
     ceiling: dict[str, Number] | None
-    weighted_rows: int
+    random: views.RandomRows
     confused: list[views.ConfusedPair]
     bins: list[views.Bin]
     ece: float
@@ -91,6 +89,8 @@ class Report:
     slices: list[slices.Slice]
     comparisons: list[Comparison]
     wrong: list[views.Wrong]
+    doubts: Doubts | None
+    """Labels worth a second look; None where no out-of-fold table was given."""
     behaviour: Mapping[str, Any] | None
     conformal: list[ConformalLevel] | None
     calibration_rows: int
@@ -109,6 +109,7 @@ def build(
     behaviour: Mapping[str, Any] | None = None,
     calibration: Table | None = None,
     results: Sequence[generalise.Result] = (),
+    folds: Table | None = None,
     speed: float | None = None,
     settings: Settings | None = None,
 ) -> Report:
@@ -121,6 +122,7 @@ def build(
         behaviour: what `communique eval behaviour --json` wrote.
         calibration: dev rows with the first table's model's probabilities, for conformal sets.
         results: trainings with something held out, for generalisation and the learning curve.
+        folds: annotated rows with out-of-fold probabilities, for labels worth a second look.
         speed: sentences per second of the first model.
         settings: resamples, seed, limits.
 
@@ -133,7 +135,7 @@ def build(
     resampler = Resampler(len(set(table.documents)), resamples=settings.resamples, seed=settings.seed)
     support = np.bincount(table.truth, minlength=len(LABELS))
     counts = views.counts_of(table, table.found)
-    weighted_rows = sum(row.weight is not None for row in table.rows)
+    drawn = views.random_rows(table)
     answers = {t.name: t.found for t in [table, *others]}
     if len(answers) <= len(others):
         raise InputError(f"two tables are of a model {table.name!r}: give each its own `model` field")
@@ -143,9 +145,8 @@ def build(
             f"a model has the name of a baseline ({', '.join(rivals)}): change its `model` field"
         )
     tested = {**{n: _both(table, found) for n, found in answers.items()}, **rivals}
-    enough = weighted_rows >= views.MIN_WEIGHTED
     systems = [
-        views.system_scores(name, plain, weighted if enough else None, support, resampler)
+        views.system_scores(name, plain, weighted, support, drawn, resampler)
         for name, (plain, weighted) in tested.items()
     ]
     return Report(
@@ -159,7 +160,7 @@ def build(
         baselines=tuple(rivals),
         shares_from="the training table" if train else "this table",
         ceiling=views.ceiling(table, settings.resamples, settings.seed),
-        weighted_rows=weighted_rows,
+        random=drawn,
         confused=views.confused_pairs(table),
         bins=views.reliability(table),
         ece=calibration_error(table.truth, table.probabilities),
@@ -170,6 +171,7 @@ def build(
         slices=slices.slices(table, resampler, settings.min_rows),
         comparisons=[compare(table, other, resampler) for other in others],
         wrong=views.errors(table),
+        doubts=doubts(folds) if folds else None,
         behaviour=behaviour,
         conformal=conformal(calibration, table, resampler) if calibration else None,
         calibration_rows=len(calibration.rows) if calibration else 0,
@@ -213,90 +215,3 @@ def _baselines(table: Table, train: Sequence[Row], seed: int) -> dict[str, tuple
 def _coverage(curve: Sequence[views.Kept]) -> list[views.Kept]:
     """The least that can be kept of at least 50, 60, … 100 %."""
     return [next(k for k in curve if k.coverage >= share - 1e-9) for share in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)]
-
-
-def write(report: Report, folder: Path) -> list[Path]:
-    """Write the page and its numbers into a folder; each file whole or not at all."""
-    plain = numbers(report)
-    contents = (page(report), to_json(plain), to_csv(report), to_latex(report))
-    paths = [folder / name for name in FILES]
-    for path, content in zip(paths, contents, strict=True):
-        write_text(path, content)
-    return paths
-
-
-def page(report: Report) -> str:
-    """The HTML page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    env = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    env.filters |= {"share": _share, "p": _p_value, "number": _number}
-    drawn = {name: Markup(svg) for name, svg in _figures(report).items()}
-    return env.get_template("report.html").render(
-        r=report,
-        names=NAMES,
-        figures=drawn,
-        verdict=verdict(report),
-        samples=views.sampled(report.table.rows),
-        large=[s for s in report.slices if s.scored],
-        small=[s for s in report.slices if not s.scored],
-        weak=[s for s in report.slices if s.weak],
-        weakest=slices.weakest(report.slices),
-        tested=sum(s.p_value is not None for s in report.slices),
-        min_documents=slices.MIN_DOCUMENTS,
-        held_out=[r for n in generalise.NAMES[:3] for r in generalise.of(report.results, n)],
-        curve=generalise.of(report.results, "curve"),
-        doubling=generalise.per_doubling(report.results),
-    )
-
-
-def _share(value: float | None) -> str:
-    return "not estimable" if value is None else f"{value:.1%}"
-
-
-def _number(plain: Mapping[str, float | None]) -> Number:
-    return Number(**plain)
-
-
-def _p_value(value: float | None) -> str:
-    if value is None:
-        return "not estimable"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _figures(report: Report) -> dict[str, str]:
-    model = report.systems[0]
-    dots = [figures.Dot(name, model.f1[name]) for name in NAMES]
-    if report.ceiling:
-        for at, name in reversed(list(enumerate(NAMES, 1))):
-            dots.insert(at, figures.Dot("A against B", report.ceiling[name], filled=False))
-    named = {s.name: s for s in report.systems}
-    rivals = [figures.Dot(n, s.macro4, filled=n not in report.baselines) for n, s in named.items()]
-    drawn = {
-        "labels": figures.dot_plot("F1 of each label", dots),
-        "systems": figures.dot_plot("Macro-F1 of the four stances", rivals),
-        "confusion": figures.confusion_map(report.counts),
-        "reliability": figures.reliability_diagram(report.bins),
-        "risk": figures.risk_coverage_curve(report.curve, report.threshold),
-        "slices": figures.dot_plot(
-            "Accuracy of the weakest slices",
-            [figures.Dot(f"{s.by}: {s.name}", s.accuracy, s.weak) for s in slices.weakest(report.slices)],
-        ),
-    }
-    curve = [r for r in generalise.of(report.results, "curve") if r.score.value is not None]
-    if curve:
-        drawn["curve"] = figures.curve_plot([(r.train_rows, r.score) for r in curve])
-    if report.behaviour:
-        families = report.behaviour["families"]
-        drawn["behaviour"] = figures.dot_plot(
-            "Pass rate of each family of pairs",
-            [figures.Dot(f"{f['name']} ({f['relation']})", Number(**f["pass_rate"])) for f in families],
-        )
-    return drawn

@@ -15,11 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from communique.eval.metrics import RESAMPLES, Floats, Ints, f1_of
+from communique.eval.metrics import MIN_DOCUMENTS, RESAMPLES, Floats, Ints, f1_of
 from communique.model.labels import LABELS, STANCES
-
-MIN_DOCUMENTS = 5
-"""Fewer documents carry no interval."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from communique.model.errors import InputError
 from communique.model.jsonl import read_jsonl
 from communique.model.labels import LABELS, label_index
 
+SPLITS = ("train", "dev", "test")
+"""Of the annotations; the name of anything else is a file's."""
 TOLERANCE = 1e-3
 """How far from 1 the five probabilities of a row may sum: they are written with four decimals."""
 _WORDS = ("before", "after", "issuer", "kind", "date", "sample", "note")
@@ -169,6 +171,16 @@ def align(first: Table, other: Table) -> Table:
             what = "gold" if row.gold != mine.gold else "text"
             raise InputError(f"{mine.place}: {what} differs from {row.place}: use one gold table for both")
     return Table(other.name, other.sha256, rows, other.probabilities[order], other.threshold)
+
+
+def on_gold(table: Table, rows: Sequence[Row], data: str) -> Table:
+    """A table's probabilities on gold rows, in their order and with what they say of each sentence.
+
+    Raises:
+        InputError: the table is not of the same sentences with the same gold labels.
+    """
+    gold = Table(data, "", tuple(rows), np.empty((len(rows), len(LABELS))), 0.0)
+    return replace(align(gold, table), rows=gold.rows)
 
 
 def _records(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], str]:

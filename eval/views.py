@@ -3,7 +3,7 @@
     table = read_table(Path("test.jsonl"))
     views.system_scores("model", table, table.found, resampler)
 
-What each view shows, and how, is in `eval/report.py` and `eval/templates/report.html`.
+What each view shows, and how, is in `eval/report_page.py` and `eval/templates/report.html`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from communique.eval.agreement import compare_passes
-from communique.eval.metrics import BINS, Floats, Ints
+from communique.eval.metrics import BINS, MIN_DOCUMENTS, Floats, Ints
 from communique.eval.resample import UNKNOWN, Number, Resampler, document_tables, scores_of
 from communique.eval.table import Row, Table
 from communique.model.labels import LABELS, STANCES
 
 MIN_WEIGHTED = 30
 """Random rows below which no estimate for the random sample is given."""
+MIN_LABEL_ROWS, MIN_LABEL_DOCUMENTS = 10, 5
+"""Random rows of a label, and documents that hold them, below which its weighted F1 is not given: with six
+rows, one sentence more or less moves it by ten points, and the bootstrap cannot show what it never drew."""
 NAMES = tuple(map(str, LABELS))
 
 
@@ -41,6 +44,36 @@ class SystemScores:
     weighted4: Number
     """Macro-F1 of the four stances on the random rows, weighted by 1 / inclusion probability."""
     weighted5: Number
+    weighted_accuracy: Number
+    weighted_f1: dict[str, Number]
+
+
+@dataclass(frozen=True)
+class RandomRows:
+    """The rows that were drawn at random with known probability."""
+
+    rows: int
+    by_label: dict[str, tuple[int, int]]
+    """Label -> its rows, and the documents that they are of."""
+
+    @property
+    def enough(self) -> bool:
+        """Whether anything is estimated from them."""
+        return self.rows >= MIN_WEIGHTED
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels whose F1 is estimated from them."""
+        floor = MIN_LABEL_ROWS, MIN_LABEL_DOCUMENTS
+        carried = [name for name, (n, m) in self.by_label.items() if n >= floor[0] and m >= floor[1]]
+        return carried if self.enough else []
+
+
+def random_rows(table: Table) -> RandomRows:
+    """The rows with a weight, counted."""
+    drawn = [row for row in table.rows if row.weight is not None]
+    of = {name: [row.doc_id for row in drawn if row.gold == name] for name in NAMES}
+    return RandomRows(len(drawn), {name: (len(docs), len(set(docs))) for name, docs in of.items()})
 
 
 def counts_of(table: Table, found: Ints, *, weighted: bool = False) -> Floats:
@@ -50,16 +83,22 @@ def counts_of(table: Table, found: Ints, *, weighted: bool = False) -> Floats:
 
 
 def system_scores(
-    name: str, counts: Floats, weighted: Floats | None, support: Ints, resampler: Resampler
+    name: str,
+    counts: Floats,
+    weighted: Floats,
+    support: Ints,
+    drawn: RandomRows,
+    resampler: Resampler,
 ) -> SystemScores:
     """Scores with intervals from confusion tables of documents.
 
     Args:
         name: of the system.
         counts: (documents, 5, 5) of all rows.
-        weighted: the same of the random rows, weighted; None where there are too few.
+        weighted: the same of the random rows, weighted.
         support: gold rows of each label, (5,): a score of a label without rows is not estimable, and with
             it no mean that includes the label.
+        drawn: the random rows: a weighted score of a label that has too few is not estimable either.
         resampler: of the table's documents.
     """
     each = {key: _scores(counts, key, resampler) for key in ("precision", "recall", "f1")}
@@ -69,7 +108,8 @@ def system_scores(
         known = there & predicted if key == "precision" else there
         each[key] = [n if ok else UNKNOWN for n, ok in zip(numbers, known, strict=True)]
     four, five = bool(there[: len(STANCES)].all()), bool(there.all())
-    w_there = np.zeros(len(LABELS), bool) if weighted is None else weighted.sum(axis=(0, 2)) > 0
+    carried = {name: name in drawn.labels for name in NAMES}
+    w_f1 = zip(NAMES, _scores(weighted, "f1", resampler), strict=True)
     return SystemScores(
         name,
         _scores(counts, "macro4", resampler)[0] if four else UNKNOWN,
@@ -77,11 +117,11 @@ def system_scores(
         _scores(counts, "accuracy", resampler)[0],
         **{key: dict(zip(NAMES, numbers, strict=True)) for key, numbers in each.items()},
         weighted4=_scores(weighted, "macro4", resampler)[0]
-        if weighted is not None and w_there[: len(STANCES)].all()
+        if all(carried[name] for name in map(str, STANCES))
         else UNKNOWN,
-        weighted5=_scores(weighted, "macro5", resampler)[0]
-        if weighted is not None and w_there.all()
-        else UNKNOWN,
+        weighted5=_scores(weighted, "macro5", resampler)[0] if all(carried.values()) else UNKNOWN,
+        weighted_accuracy=_scores(weighted, "accuracy", resampler)[0] if drawn.enough else UNKNOWN,
+        weighted_f1={label: n if carried[label] else UNKNOWN for label, n in w_f1},
     )
 
 
@@ -92,7 +132,8 @@ def _scores(counts: Floats, key: str, resampler: Resampler) -> list[Number]:
 def ceiling(table: Table, resamples: int, seed: int) -> dict[str, Number] | None:
     """F1 of annotator A read as an answer, against B, by label and "macro4", "macro5"; None without both."""
     rows = [row for row in table.rows if row.label_a and row.label_b]
-    if not rows or len({row.doc_id for row in rows}) < 2:
+    documents = len({row.doc_id for row in rows})
+    if documents < 2:
         return None
     report = compare_passes(
         [str(row.label_a) for row in rows],
@@ -102,7 +143,8 @@ def ceiling(table: Table, resamples: int, seed: int) -> dict[str, Number] | None
         resamples=resamples,
         seed=seed,
     )
-    return {name: Number(**e.to_json()) for name, e in report.ceiling["a_b"].items()}
+    found = {name: Number(**e.to_json()) for name, e in report.ceiling["a_b"].items()}
+    return found if documents >= MIN_DOCUMENTS else {name: Number(n.value) for name, n in found.items()}
 
 
 # --- confusion ---------------------------------------------------------------------------------------

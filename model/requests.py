@@ -216,31 +216,18 @@ def prepare(body: bytes, *, most_sentences: int, most_carried: int) -> Work:
     if "text" in request.model_fields_set:
         request.documents = [Document(id="text", text=request.text)]
     for document in request.documents:
-<<<<<<< HEAD
-        metadata = set_aside(document.__pydantic_extra__ or {}, (*_PLACE, *_ADDED))
-        spans = segment(document.text)
-        inputs += in_context([document.text[s.start : s.end] for s in spans])
-        for number, s in enumerate(spans):
-            place = (document.id, number, s.start, s.end, document.text[s.start : s.end])
-            carried.append((dict(zip(_PLACE, place, strict=True)), metadata))
-    for given in request.sentences:
-        sentence = Sentence(text=given) if isinstance(given, str) else given
-        inputs.append(SentenceInput(sentence.text, sentence.before, sentence.after))
-        carried.append((set_aside(sentence.model_dump(exclude_unset=True), _ADDED), {}))
-    return Work(inputs, carried, request.threshold, request.abstain)
-=======
         most_carried -= _add_document(work, document, most_sentences, most_carried)
     for item in request.sentences:
         sentence = Sentence(text=item) if isinstance(item, str) else item
         work.inputs.append(_clipped(SentenceInput(sentence.text, sentence.before, sentence.after)))
-        work.carried.append((_renamed(sentence.model_dump(exclude_unset=True), _ADDED), {}))
+        work.carried.append((set_aside(sentence.model_dump(exclude_unset=True), _ADDED), {}))
         work.sizes.append(0)
     return work
 
 
 def _add_document(work: Work, document: Document, most_sentences: int, room: int) -> int:
     """Add a document's sentences; bytes that id and metadata take in their records, at most `room`."""
-    metadata = _renamed(document.__pydantic_extra__ or {}, (*_PLACE, *_ADDED))
+    metadata = set_aside(document.__pydantic_extra__ or {}, (*_PLACE, *_ADDED))
     spans = segment(document.text)
     _bounded(len(work.inputs) + len(spans), "sentences", most_sentences)
     size = len(pydantic_core.to_json([document.id, metadata], inf_nan_mode="null"))
@@ -266,7 +253,6 @@ def _clipped(given: SentenceInput) -> SentenceInput:
     """The same without what no model reads: the end of a text, the start of what comes before it."""
     most = MOST_CHARACTERS
     return SentenceInput(given.text[:most], given.before[-most:], given.after[:most])
->>>>>>> wt-serve
 
 
 def pieces(work: Work, size: int) -> Iterator[slice]:

@@ -2,21 +2,25 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("torch", reason="needs the train extra")
 pytestmark = pytest.mark.filterwarnings("default")  # torch and transformers warn of one another's plans
 
 from communique.eval.metrics import evaluate  # noqa: E402
 from communique.eval.table import Row  # noqa: E402
+from communique.model.artifact import document_digest, load_artifact, write_manifest  # noqa: E402
 from communique.model.classifier import StanceClassifier  # noqa: E402
 from communique.model.errors import InputError  # noqa: E402
 from communique.model.labels import LABELS, label_index  # noqa: E402
-from communique.train import baselines, experiments, plover, swaps, worst  # noqa: E402
+from communique.train import baselines, benchmark_cli, experiments, plover, swaps, worst  # noqa: E402
 from communique.train.batches import TrainRow  # noqa: E402
 from communique.train.config import TrainConfig  # noqa: E402
 from communique.train.public import PublicRow  # noqa: E402
@@ -320,8 +324,6 @@ def test_a_model_that_reads_names_is_found_out(own):
         version = "partial"
 
         def label_sentences(self, inputs):
-            from types import SimpleNamespace
-
             return [SimpleNamespace(label="demand" if "Russia" in i.text else "position") for i in inputs]
 
     sentences = [sentence(own, n, f"{name} acts") for n, name in enumerate(["Russia"] * 5 + ["Kenya"] * 5)]
@@ -350,6 +352,43 @@ def test_worst_errors_are_written_outside_repositories_only(own, toy_model, tmp_
 
 
 # --- the command ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def held(own, monkeypatch):
+    """The commands' annotations: ten sentences of ten documents, in every split."""
+    says = {"position": "condemns", "demand": "urges", "concession": "lifts", "agreement": "agreed"}
+    rows = [
+        sentence(own, n, f"Russia {says.get(label, 'met')} Japan, {n}", label)
+        for n, label in enumerate([*map(str, LABELS)] * 2)
+    ]
+    monkeypatch.setattr(benchmark_cli, "_annotations", lambda *_: SimpleNamespace(split=lambda _: rows))
+    return rows
+
+
+@pytest.mark.parametrize("command", ["baselines", "swap", "errors"])
+def test_documents_that_a_model_learnt_from_are_named(command, held, toy_model, tmp_path, monkeypatch):
+    folder = shutil.copytree(toy_model, tmp_path / "model")
+    config = load_artifact(folder).config
+    words = [command, "--model", str(folder), "--out", str(tmp_path / "out.md")]
+    if command == "swap":
+        words = words[:3]
+    if command == "baselines":  # what is scored is no matter here
+
+        def stop(*_, **__):
+            raise InputError("enough")
+
+        monkeypatch.setattr(baselines, "run_systems", stop)
+    version = load_artifact(folder).version
+    for known, expected in (
+        ((), f"note: {version} does not say which documents it learnt from"),
+        (("d1", "d2", "x"), f"warning: {version} learnt from 2 of the 10 documents (2 of 10 sentences)"),
+        (("x",), ""),
+    ):
+        write_manifest(folder, dataclasses.replace(config, trained_on=tuple(map(document_digest, known))))
+        done = CliRunner().invoke(benchmark_cli.app, words)
+        said = [line for line in done.stderr.splitlines() if f" {version} " in line]
+        assert len(said) == bool(expected) and "".join(said).startswith(expected)
 
 
 def test_bad_flags_get_one_line(tmp_path):

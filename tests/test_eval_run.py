@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -13,7 +14,8 @@ from communique.eval.card import BEGIN, END
 from communique.eval.conformal import conformal
 from communique.eval.eval_cli import app
 from communique.eval.generalise import decay, per_doubling, read_results
-from communique.eval.report import FILES
+from communique.eval.metrics import evaluate
+from communique.eval.report_page import FILES
 from communique.eval.resample import Resampler
 from communique.eval.table import Row, Table
 from communique.model.artifact import document_digest, load_artifact, write_manifest
@@ -32,6 +34,18 @@ SAYS = {
     "agreement": "They agreed {}.",
     "none": "They met {}.",
 }
+
+CARD_HEADER = """---
+model-index:
+- name: communique
+  results:
+  - task: {type: text-classification}
+    dataset: {type: communique-annotations, name: communique annotations, split: test}
+    metrics:
+    - {type: f1, name: macro-F1 of the four stances, value: 0.1234}
+---
+# A model
+"""
 
 
 def gold(n=60, documents=12, start=0, wrong=()):
@@ -112,9 +126,63 @@ def test_documents_that_a_model_learnt_from_are_noticed(tmp_path, toy_model):
     assert done.exit_code == 0 and "learnt from 2 of the 12 documents (10 of 60 sentences)" in done.output
     (warning,) = json.loads((tmp_path / "out" / "report.json").read_text())["head"]["warnings"]
     assert "2 of the 12" in warning and "2 of the 12" in (tmp_path / "out" / "report.html").read_text()
-    done = invoke(toy_model, "--data", test, *options)
-    assert "learnt from" not in done.output
-    assert 'role="alert"' not in (tmp_path / "out" / "report.html").read_text()
+    write_manifest(folder, dataclasses.replace(config, trained_on=seen[2:]))
+    done = invoke(folder, "--data", test, *options)
+    assert "learnt from" not in done.output and "note:" not in done.output
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert 'role="alert"' not in html and "could not be checked" not in html
+
+
+def test_a_model_that_does_not_say_what_it_learnt_from_is_not_taken_for_unseen(reported, toy_model):
+    folder, printed = reported
+    assert load_artifact(toy_model).config.trained_on == ()
+    assert "note: " in printed and "could not be checked" in printed and "warning:" not in printed
+    html = (folder / "out" / "report.html").read_text()
+    assert 'role="alert"' not in html and "could not be checked" in html
+    head = json.loads((folder / "out" / "report.json").read_text())["head"]
+    assert head["warnings"] == [] and "does not say which documents" in head["notes"][0]
+
+
+def answered(rows, **changes):
+    """Rows with the probabilities of a model that is always right."""
+    return [r | {f"p_{n}": float(n == r["gold"]) for n in NAMES} | changes for r in rows]
+
+
+def test_tables_of_predictions_are_of_the_gold_rows_or_refused(tmp_path):
+    rows = [row | {"weight": 2.0} for row in gold()]
+    test = saved(tmp_path / "test.jsonl", rows)
+    mine = answered([{k: v for k, v in r.items() if k != "weight"} for r in rows], model="mine")
+    options = ["--data", test, "--out", tmp_path / "out", "--resamples", 20]
+    done = invoke(saved(tmp_path / "mine.jsonl", mine[::-1]), *options)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["head"]["random_rows"] == 60  # the gold rows' own weights
+    assert found["systems"][0]["accuracy"]["value"] == 1  # whatever the order
+    other = [*mine[:-1], mine[-1] | {"gold": "demand"}]
+    for lines, message in (
+        (mine[:-1], "not of the same sentences (1 missing, 0 more"),
+        ([*mine, mine[0] | {"sent_id": 999}], "(0 missing, 1 more"),
+        (other, "mine.jsonl:60: gold differs from test.jsonl:60"),
+    ):
+        done = invoke(saved(tmp_path / "mine.jsonl", lines), *options)
+        assert done.exit_code == 2 and message in done.output and done.output.strip().count("\n") == 0
+
+
+def test_a_table_is_calibrated_from_a_file_or_says_why_not(tmp_path, monkeypatch):
+    test = saved(tmp_path / "test.jsonl", gold())
+    mine = saved(tmp_path / "mine.jsonl", answered(gold(), model="mine"))
+    dev = saved(tmp_path / "dev.jsonl", answered(gold(100, start=1000), model="mine"))
+    options = [mine, "--data", test, "--out", tmp_path / "out", "--resamples", 20]
+    done = invoke(*options, "--calibrate", dev)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["conformal"]["calibration_rows"] == 100 and str(dev) in found["head"]["files"]
+    done = invoke(*options, "--calibrate", "dev")
+    assert done.exit_code == 0 and "note: no conformal sets: mine is a table of predictions" in done.output
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["conformal"] is None and "no conformal sets" in " ".join(found["head"]["notes"])
+    done = invoke(*options, "--calibrate", saved(tmp_path / "bare.jsonl", gold(start=1000)))
+    assert done.exit_code == 2 and "bare.jsonl:1: no column 'p_position'" in done.output
 
 
 def test_behaviour_runs_alone(toy_model):
@@ -207,22 +275,29 @@ def entry(**changes):
     return base | {"high": 0.6, "n": 50, "seconds": None} | changes
 
 
-def test_results_are_read_and_drawn(tmp_path, reported):
+def test_results_are_read_and_drawn(tmp_path):
     path = tmp_path / "r.json"
-    curve = [entry(train_rows=100 * 2**i, macro_f1=0.5 + 0.1 * i) for i in range(3)]
+    curve = [entry(train_rows=100 * 2**i, macro_f1=0.5 + 0.1 * i) for i in (2, 0, 1)]
+    curve[0]["energy_kwh"] = 0.0421
     left = entry(name="leave-issuer-out", held_out="US <b>", macro_f1=None, low=None, high=None)
     path.write_text(json.dumps([*curve, left]))
     results = read_results(path)
     assert per_doubling(results) == pytest.approx(0.1) and per_doubling(results[:2]) is None
+    assert [r.energy_kwh for r in results] == [0.0421, None, None, None]
     assert [r.train_rows for r in generalise.of(results, "curve")] == [100, 200, 400]
-    folder = reported[0]
     table = saved(tmp_path / "t.jsonl", [r | {f"p_{n}": 0.2 for n in NAMES} for r in gold()])
     done = invoke("report", table, "--results", path, "--out", tmp_path / "out", "--resamples", 20)
     assert done.exit_code == 0, done.output
     html = (tmp_path / "out" / "report.html").read_text()
     assert "Learning curve" in html and "US &lt;b&gt;" in html and "+0.100" in html
     assert json.loads((tmp_path / "out" / "report.json").read_text())["results"][3]["score"]["value"] is None
-    assert folder.is_dir()
+    assert html.count("<td>0.0421</td>") == 1 and html.count("<td>not measured</td>") == 3
+    lines = (tmp_path / "out" / "report.csv").read_text().splitlines()
+    assert "generalisation,curve: 400 rows,,energy_kwh,0.0421,,,50" in lines
+    # Drawn by size, whatever the order in the file: the line rises from left to right.
+    line = re.search(r'Learning curve: macro-F1.*?<polyline points="([^"]*)"', html, re.DOTALL)
+    across, down = np.array([point.split(",") for point in line[1].split()], float).T
+    assert (np.diff(across) > 0).all() and (np.diff(down) < 0).all() and len(across) == 3
 
 
 @pytest.mark.parametrize(
@@ -234,6 +309,7 @@ def test_results_are_read_and_drawn(tmp_path, reported):
         (json.dumps([entry(name="x")]), "name is 'x'"),
         (json.dumps([entry(n=-1)]), "n is -1"),
         (json.dumps([entry(macro_f1=float("nan"))]), "macro_f1 is nan"),
+        (json.dumps([entry(energy_kwh=-1)]), "energy_kwh is -1"),
     ],
 )
 def test_bad_results_get_one_line(tmp_path, content, message):
@@ -241,6 +317,42 @@ def test_bad_results_get_one_line(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(InputError, match=message):
         read_results(path)
+
+
+# --- labels worth a second look ----------------------------------------------------------------------
+
+
+def test_labels_worth_a_second_look(tmp_path):
+    pytest.importorskip("cleanlab", reason="needs the eval extra")
+    rng = np.random.default_rng(0)
+    lines = gold(400, documents=40, start=1000)
+    planted = set(rng.choice(400, 25, replace=False).tolist())
+    for i, row in enumerate(lines):
+        p = (rng.dirichlet(np.ones(5)) * 0.2).round(4)
+        p[NAMES.index(row["gold"])] = 0
+        p[NAMES.index(row["gold"])] = round(1 - p.sum(), 4)
+        row |= {f"p_{name}": float(v) for name, v in zip(NAMES, p, strict=True)} | {"fold": i % 5}
+        if i in planted:
+            row["gold"] = NAMES[(NAMES.index(row["gold"]) + 1) % 5]
+    table = saved(tmp_path / "t.jsonl", answered(gold(), model="mine"))
+    folds = saved(tmp_path / "folds.jsonl", lines)
+    options = ["report", table, "--out", tmp_path / "out", "--resamples", 20]
+    done = invoke(*options, "--folds", folds)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert str(folds) in found["head"]["files"] and found["label_issues"]["rows"] == 400
+    candidates = found["label_issues"]["candidates"]
+    assert 20 < len(candidates) <= 25 and {c["sent_id"] - 1000 for c in candidates} <= planted
+    assert all(NAMES[(NAMES.index(c["likely"]) + 1) % 5] == c["gold"] for c in candidates)
+    html = (tmp_path / "out" / "report.html").read_text()
+    section = html[html.index('<section id="labels">') : html.index('<section id="made">')]
+    assert "candidates, not mistakes" in section and "communique data queue" in section
+    assert re.findall(r"d1000-\d+#(\d+)", section) == [str(c["sent_id"]) for c in candidates[:20]]
+    lines[3].pop("fold")
+    done = invoke(*options, "--folds", saved(folds, lines))
+    assert done.exit_code == 2 and "folds.jsonl:4: no fold" in done.output
+    assert invoke(*options).exit_code == 0
+    assert "second look" not in (tmp_path / "out" / "report.html").read_text()
 
 
 # --- two reports, and the card -----------------------------------------------------------------------
@@ -296,9 +408,45 @@ def test_the_card_is_filled_and_the_model_still_loads(reported, toy_model, tmp_p
     found = json.loads((folder / "out" / "report.json").read_text())
     assert f"{found['systems'][0]['macro4']['value']:.3f}" in card
     assert StanceClassifier.load(model, threads=1).version == version
+    assert "documents; 95 %" in card  # a file is no split
     other = json.loads((folder / "out/report.json").read_text())
     other["head"]["model"] = "somebody-else"
     path = tmp_path / "r.json"
     path.write_text(json.dumps(other))
     done = invoke("card", path, model)
     assert done.exit_code == 2 and "the report is of somebody-else" in done.output
+
+
+def test_a_report_of_a_split_keeps_its_name_in_the_card(toy_model, tmp_path, monkeypatch):
+    starts = {"test": 0, "dev": 1000, "train": 2000}
+    monkeypatch.setattr(eval_cli, "split_rows", lambda name: gold(start=starts[name], wrong=(7, 1007, 1008)))
+    model = shutil.copytree(toy_model, tmp_path / "model")
+    before = load_artifact(model)
+    (model / "README.md").write_text(CARD_HEADER)
+    write_manifest(model, dataclasses.replace(before.config, metrics={"test": 1, "quantisation": 2}))
+    out = ["--out", tmp_path / "out", "--resamples", 20, "--threads", 1]
+
+    def filled(data):
+        done = invoke(model, "--data", data, *out)
+        assert done.exit_code == 0, done.output
+        done = invoke("card", tmp_path / "out/report.json", model)
+        assert done.exit_code == 0, done.output
+        found = json.loads((tmp_path / "out/report.json").read_text())
+        return (model / "README.md").read_text(), found["systems"][0]["macro4"]["value"]
+
+    card, value = filled(saved(tmp_path / "rows.jsonl", gold(start=3000, wrong=(3001, 3002))))
+    assert value < 1 and card.startswith(CARD_HEADER.rstrip())  # not the test split's value
+    assert load_artifact(model).config.metrics == {"test": 1, "quantisation": 2}
+    card, value = filled("dev")
+    assert "split: dev}" in card and f"value: {value:.4f}}}" in card and "documents of the dev split;" in card
+    after = load_artifact(model)
+    assert after.version == before.version
+    assert after.config.metrics.keys() == {"test", "quantisation", "dev"}
+    kept = after.config.metrics["dev"]
+    assert kept.keys() == evaluate(["none"], np.eye(5)[[4]], ["d"], threshold=0).to_json().keys()
+    assert kept["macro_f1"]["value"] == pytest.approx(value) and kept["sentences"] == 60
+    card, value = filled("test")
+    assert "split: test}" in card and f"value: {value:.4f}}}" in card and card.count("split: ") == 1
+    done = invoke(model, "--data", "dev", *out, "--threshold", 0.9)
+    done = invoke("card", tmp_path / "out/report.json", model)
+    assert done.exit_code == 2 and "scored at a threshold of 0.9" in done.output

@@ -1,5 +1,7 @@
 """Scores against scikit-learn and by hand; intervals against a simulation."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,17 @@ def test_intervals_hold_the_value_and_widen_with_clustering():
     single = evaluate(some_gold, some_p, [str(i) for i in range(60)], threshold=0)
     width = [s.accuracy.high - s.accuracy.low for s in (copied, single)]
     assert width[0] == pytest.approx(width[1], rel=0.15)
+
+
+def test_few_documents_carry_no_interval():
+    gold, p, _ = random_case(3, n=100)
+    for documents, known in ((1, False), (4, False), (5, True)):
+        s = evaluate(gold, p, [f"d{i % documents}" for i in range(100)], threshold=0, resamples=50)
+        for e in (s.macro_f1, s.macro_f1_five, s.accuracy, *s.f1.values()):
+            assert (e.low is not None, e.high is not None) == (known, known) and 0 <= e.value <= 1
+            assert ("[not estimable]" in str(e)) is not known and str(e).startswith(f"{e.value:.3f} [")
+        plain = json.loads(json.dumps(s.to_json(), allow_nan=False))
+        assert (plain["macro_f1"]["low"] is not None) is known
 
 
 def test_calibration_error_by_hand():

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,14 +14,15 @@ from typer.testing import CliRunner
 from communique.eval import baselines, slices, views
 from communique.eval.compare import compare, mcnemar_p
 from communique.eval.eval_cli import app
-from communique.eval.exports import tex
+from communique.eval.exports import numbers, tex
 from communique.eval.metrics import calibration_error, evaluate
-from communique.eval.report import FILES, Head, Settings, build, page
+from communique.eval.report import Head, Settings, build
+from communique.eval.report_page import FILES, page
 from communique.eval.resample import Resampler
 from communique.eval.table import Row, Table, align, read_table
 from communique.eval.verdict import verdict
 from communique.model.errors import InputError
-from communique.model.labels import LABELS, STANCES, label_index
+from communique.model.labels import LABELS, label_index
 
 metrics = pytest.importorskip("sklearn.metrics", reason="needs the eval extra")
 pytest.importorskip("statsmodels", reason="needs the eval extra")
@@ -168,6 +170,55 @@ def test_scores_equal_scikit_learn_and_evaluate(table):
     assert (report.ece, report.brier) == pytest.approx((same.ece, same.brier))
 
 
+def drawn(concessions, documents=6, each=12, none=12):
+    """Random rows, so many of each label in so many documents, and a right answer to all."""
+    golds = (
+        sorted(["position", "demand", "agreement"] * each) + ["none"] * none + ["concession"] * concessions
+    )
+    table = labelled(golds, golds, [f"d{i % documents}" for i in range(len(golds))])
+    return replace(table, rows=tuple(replace(row, weight=3.0) for row in table.rows))
+
+
+@pytest.mark.parametrize(
+    "table, four, five, lacking",
+    [
+        (drawn(10), True, True, set()),
+        (drawn(9), False, False, {"concession"}),
+        (drawn(10, none=9), True, False, {"none"}),
+        (drawn(10, documents=4), False, False, set(NAMES)),
+    ],
+)
+def test_too_few_random_rows_of_a_label_carry_no_weighted_mean(table, four, five, lacking):
+    report = build([table], HEAD, settings=QUICK)
+    s = report.systems[0]
+    assert (s.weighted4.value is not None, s.weighted5.value is not None) == (four, five)
+    assert {name for name, n in s.weighted_f1.items() if n.value is None} == lacking
+    assert s.weighted_accuracy.value == 1 and s.macro4.value == 1  # those can be given all the same
+    found = numbers(report)["random_by_label"]
+    assert {name for name, x in found.items() if not x["enough"]} == lacking
+    words = " ".join(read_page(page(report)).words)
+    n, m = report.random.by_label["concession"]
+    assert f"{n} ({m})" in words and "do not undo how documents" in words
+    assert ("10 random sentences in 5 documents" in words) == bool(lacking)
+
+
+def test_a_few_random_rows_carry_nothing():
+    table = drawn(5, each=5, none=5)  # 25 rows
+    s = build([table], HEAD, settings=QUICK).systems[0]
+    assert s.weighted_accuracy.value is None and s.weighted4.value is None
+
+
+def test_weighted_scores_equal_scikit_learn(table):
+    s = build([table], HEAD, settings=QUICK).systems[0]
+    gold, found = [NAMES[i] for i in table.truth], [NAMES[i] for i in table.found]
+    weights = [row.weight or 0 for row in table.rows]
+    assert s.weighted_accuracy.value == pytest.approx(
+        metrics.accuracy_score(gold, found, sample_weight=weights)
+    )
+    each = metrics.f1_score(gold, found, labels=NAMES, average=None, sample_weight=weights)
+    assert [s.weighted_f1[name].value for name in NAMES] == pytest.approx(each)
+
+
 def test_a_class_that_is_absent_is_not_estimable():
     table = labelled(
         ["demand", "position", "none"] * 4, ["demand", "position", "concession"] * 4, list("abcdef") * 2
@@ -183,6 +234,14 @@ def test_a_class_that_is_absent_is_not_estimable():
 def test_few_documents_carry_no_interval():
     report = build([labelled(["demand", "none"], ["demand", "none"])], HEAD, settings=QUICK)
     assert report.systems[0].accuracy.value == 1 and report.systems[0].accuracy.low is None
+
+
+def test_the_ceiling_of_few_documents_has_no_interval(tmp_path):
+    rows = random_records(60, documents=4)
+    for documents, known in ((4, False), (5, True)):
+        named = [row | {"doc_id": f"d{i % documents}"} for i, row in enumerate(rows)]
+        top = views.ceiling(read_table(saved(tmp_path / "t.jsonl", named)), 50, 0)["macro4"]
+        assert top.value is not None and (top.low is not None) is known
 
 
 def test_chance_is_the_mean_of_random_draws():
@@ -450,4 +509,12 @@ def test_the_verdict_names_the_weakest_stance_and_the_commonest_mistake():
     assert len(sentences) == 3 and "60 sentences of 12 documents" in sentences[0]
     assert sentences[2].startswith("Its weakest stance is concession (F1 0.333")
     assert "takes concession for position most often (8 times, 80%)" in sentences[2]
-    assert len(STANCES) == 4
+
+
+def test_the_verdict_calls_no_sentence_without_a_stance_the_weakest_stance():
+    golds = ["position"] * 20 + ["demand"] * 10 + ["concession"] * 10 + ["agreement"] * 10 + ["none"] * 10
+    found = [*golds[:20], *["demand"] * 9, "none", *golds[30:50], *["position"] * 10]  # none is never right
+    report = build([labelled(golds, found, [f"d{i % 12}" for i in range(60)])], HEAD, settings=QUICK)
+    assert report.systems[0].f1["none"].value == 0
+    (weakest,) = re.findall(r"weakest stance is (\w+) \(F1 ([\d.]+)", verdict(report)[2])
+    assert weakest == ("position", "0.800")  # 20 of 20 found, with 10 too many

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from communique.eval.report import Head, Settings, build, write
+from communique.eval.report import Head, Settings, build
+from communique.eval.report_page import write
 from communique.eval.table import read_table
 from communique.model.labels import LABELS
 
@@ -33,7 +34,7 @@ def table(folder, seed, documents):
             "date": f"{2015 + i % 5}",
         }
         named = {f"p_{name}": float(v) for name, v in zip(NAMES, p, strict=True)}
-        lines.append(where | words | named | {"gold": NAMES[rng.integers(5)], "model": "ours"})
+        lines.append(where | words | named | {"gold": NAMES[rng.integers(5)], "model": "ours", "weight": 2.0})
     path = folder / f"{documents}.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return read_table(path)

@@ -25,7 +25,10 @@ from communique.model.errors import InputError
 from communique.train.config import TrainConfig
 
 if TYPE_CHECKING:
-    from communique.train.corpus import Annotations
+    from collections.abc import Sequence
+
+    from communique.model.artifact import Artifact
+    from communique.train.corpus import Annotations, Sentence
 
 app = typer.Typer(
     help="Baselines, PLOVER, learning curve, ablations, name swaps, worst errors.",
@@ -104,6 +107,7 @@ def baselines(
     shared: Shared = None,
 ) -> None:
     """Score the model and what could be picked instead on one split: Markdown, and JSON in --out."""
+    from communique.model.artifact import load_artifact
     from communique.model.jsonl import write_text
     from communique.train import baselines as rivals
 
@@ -122,6 +126,8 @@ def baselines(
     for count in setfit or ():
         systems.append(rivals.setfit_system(train, held, encoder, count or None, seed))
     models: list[Path | None] = [None, *(model or ())]
+    for path in models:
+        _check_unseen(load_artifact(path), held_sentences, split.value)
     systems += [rivals.model_system(path, held_sentences, threads or None) for path in models]
     results = rivals.run_systems(systems, train, held, out, on_start=_say)
     content = {"split": split.value, "train_rows": len(train), "systems": [r.to_json() for r in results]}
@@ -147,7 +153,9 @@ def swap(
     from communique.train.swaps import swap_test
 
     sentences = _annotations(folder, shared).split(split.value)
-    found = swap_test(StanceClassifier.load(model, threads=threads or None), sentences, seed=seed)
+    classifier = StanceClassifier.load(model, threads=threads or None)
+    _check_unseen(classifier.artifact, sentences, split.value)
+    found = swap_test(classifier, sentences, seed=seed)
     if as_json is not None:
         write_text(as_json, json.dumps(found.to_json(), indent=1) + "\n")
     sys.stdout.write(found.text())
@@ -236,6 +244,7 @@ def errors(
 
     sentences = _annotations(folder, shared).split(split.value)
     classifier = StanceClassifier.load(model, threads=threads or None)
+    _check_unseen(classifier.artifact, sentences, split.value)
     sys.stdout.write(write_errors(classifier, sentences, out, most))
 
 
@@ -246,6 +255,16 @@ def _annotations(folder: Path | None, shared: Path | None) -> Annotations:
     if annotations.notice:
         sys.stderr.write(f"communique: {annotations.notice}\n")
     return annotations
+
+
+def _check_unseen(artifact: Artifact, held: Sequence[Sentence], split: str) -> None:
+    """Say on standard error where a model has learnt from what it is to be scored on, or may have."""
+    from communique.eval.predict import learnt_from
+
+    documents = [s.row.doc_id for s in held if s.text is not None]
+    heard = learnt_from(documents, artifact.config.trained_on, artifact.version, f"the {split} split")
+    for line in heard.lines():
+        _say(line)
 
 
 def _public_rows(config: TrainConfig, annotations: Annotations, shared: Path | None) -> Any:  # noqa: ANN401

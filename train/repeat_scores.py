@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from communique.eval.metrics import Floats, evaluate
+from communique.eval.metrics import Estimate, Floats, evaluate
 from communique.model.labels import LABELS, STANCES
 from communique.train.corpus import Sentence
 
@@ -151,4 +151,4 @@ def table(results: Sequence[dict[str, Any]], summary: dict[str, Any]) -> str:
 def _shown(entry: dict[str, Any]) -> str:
     if entry["macro_f1"] is None:
         return "not estimable"
-    return f"{entry['macro_f1']:.3f}     [{entry['low']:.3f}, {entry['high']:.3f}]"
+    return str(Estimate(entry["macro_f1"], entry["low"], entry["high"]))
