@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from communique.archive.csv_lines import MOST_CELL
 from communique.model.errors import InputError
 from communique.model.labels import LABELS
 
@@ -158,7 +159,8 @@ def _table(records: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> An
 
 def _csv(file: IO[bytes], records: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    writer = csv.DictWriter(text, fields, restval="", lineterminator="\n")
+    # All strings are quoted: with this lineterminator Python 3.11 would leave a lone "\r" bare.
+    writer = csv.DictWriter(text, fields, restval="", lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     writer.writerows(records)
     text.detach()
@@ -171,6 +173,7 @@ def read_labels(path: Path) -> list[tuple[str, tuple[float, ...]]]:
 
         rows = pq.ParquetFile(path).read(columns=["label", *_PROBABILITIES]).to_pylist()
     else:
+        csv.field_size_limit(MOST_CELL)
         with path.open(encoding="utf-8", newline="") as file:
             rows = (
                 list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file]

@@ -15,7 +15,9 @@ from __future__ import annotations
 import glob
 import gzip
 import io
+import lzma
 import os
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -27,8 +29,18 @@ from typing import IO
 
 from communique.model.errors import InputError
 
-READ_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, NotImplementedError)
-"""What reading a damaged file or archive raises."""
+READ_ERRORS = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    NotImplementedError,
+    ValueError,
+)
+"""What reading a damaged file or archive raises; ValueError: a name that is not UTF-8, a negative offset."""
 
 
 class TemporarySpaceError(Exception):
