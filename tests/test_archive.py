@@ -324,6 +324,11 @@ def test_changes_are_noticed_and_restart_begins_again(toy_model, tmp_path):
         assert "--restart" in str(error.value)
 
     refused("shard_documents = 20, now 21", dataclasses.replace(SMALL, shard_documents=21))
+    begun = json.loads((out / "run.json").read_text())
+    older = {name: value for name, value in begun.items() if name != "folder_format"}
+    (out / "run.json").write_text(json.dumps(older))
+    refused("folder_format = null, now 2")
+    (out / "run.json").write_text(json.dumps(begun))
     refused('text_field = "text", now "body"', dataclasses.replace(SMALL, text_field="body"))
     other = tmp_path / "other"
     shutil.copytree(toy_model, other)

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,21 +70,16 @@ def labeller_on(cluster, monkeypatch, kind=Engine, resources=None, workers=None)
 
     def init(self, artifact, **settings):
         self._engine = kind.__new__(kind)
-        self._tokenizer = type("Tokenizer", (), {"pad_id": 0})()
+        self._tokenizer = SimpleNamespace(pad_id=0)
 
-    artifact = type(
-        "A", (), {"path": lambda self, name: Path(__file__), "config": type("C", (), {"token_types": 1})}
-    )
+    artifact = SimpleNamespace(path=lambda name: Path(__file__), config=SimpleNamespace(token_types=True))
     monkeypatch.setattr(labelling.Labeller, "__init__", init)
     monkeypatch.setattr(labelling.Labeller, "__exit__", lambda self, *details: None)
-    for name, value in {
-        "is_initialized": True,
-        "cluster_resources": resources or {"CPU": 4},
-        "put": None,
-    }.items():
+    answers = {"is_initialized": True, "cluster_resources": resources or {"CPU": 4}, "put": None}
+    for name, value in answers.items():
         monkeypatch.setattr(ray, name, lambda *_, value=value: value)
     monkeypatch.setattr(ray.data, "from_items", lambda rows, **_: cluster)
-    return RayLabeller(artifact(), workers=workers)
+    return RayLabeller(artifact, workers=workers)
 
 
 JOB = {0: Job([b"k"], {b"k": TokenIds((1,), 1, truncated=False)}, [[b"k"]] * 99)}
