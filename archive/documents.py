@@ -58,8 +58,8 @@ def _whole(blob: Blob) -> Document:
     if name is None:
         raise InputError("is a binary file, or in no encoding that is known: convert it to UTF-8")
     try:
-        decoded = data.decode(name)
-    except UnicodeDecodeError as error:
-        raise InputError(f"not {name} at byte {error.start}: convert it to UTF-8") from None
-    text = to_text(decoded.encode("utf-8"), name=blob.name, suffix=blob.suffix)
+        decoded = data.decode(name).encode("utf-8")
+    except UnicodeError as error:
+        raise InputError(f"not {name} ({why(error)}): convert it to UTF-8") from None
+    text = to_text(decoded, name=blob.name, suffix=blob.suffix)
     return Document(None, text, blob.name, "", name)

@@ -20,6 +20,9 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _DECLARED = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_\-]{2,20})", re.IGNORECASE)
+_NO_DECLARATION = re.compile(r"undefined|idna|punycode|.*-escape|utf-(7|16|32).*")
+"""Codecs of text by their names that no page is in: not made for pages, or impossible where the declaration
+itself was read as ASCII (UTF-16, UTF-32)."""
 _FEW = 0.2
 """Below this share of bytes outside ASCII, text is Western prose with accents and quotation marks."""
 
@@ -51,15 +54,18 @@ def detect(data: bytes, *, whole: bool = True) -> str | None:
 
 
 def _known(name: str) -> str | None:
+    """Python's name of a declared encoding; None for an unknown one and for what is none (rot13, hex)."""
     try:
-        return codecs.lookup(name).name
+        found = codecs.lookup(name)
     except LookupError:
         return None
+    no_text = not found._is_text_encoding or _NO_DECLARATION.fullmatch(found.name)
+    return None if no_text else found.name
 
 
 def _decodes(data: bytes, encoding: str, whole: bool) -> bool:
     try:
         codecs.getincrementaldecoder(encoding)().decode(data, final=whole)
-    except (UnicodeDecodeError, LookupError):
+    except (UnicodeError, LookupError):
         return False
     return True

@@ -20,8 +20,9 @@ from communique.archive.sources import InputFile, walk
 from communique.model.artifact import sha256_file
 from communique.model.errors import InputError
 
-FORMAT = 1
-"""Of the output folder; raised when an older one cannot be gone on with."""
+FORMAT = 2
+"""Of the output folder; raised when an older one cannot be gone on with. 2: ids and numbers that do not
+collide, quoted CSV."""
 _RUN, _INPUTS, _LOCK = "run.json", "inputs.jsonl", ".lock"
 
 
@@ -32,7 +33,7 @@ class Plan:
         self, out: Path, options: Mapping[str, Any], roots: Sequence[InputFile], *, restart: bool = False
     ) -> None:
         self.out = out
-        self._options = {"format": FORMAT, **options}
+        self._options = {"folder_format": FORMAT, **options}
         self._roots = roots
         self._restart = restart
         self._lock: int | None = None

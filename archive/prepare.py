@@ -39,6 +39,8 @@ class Shard:
     """Documents, duplicates and rejected ones read for it."""
     documents: list[tuple[str, Document]] = field(default_factory=list)
     """Each with the id it goes by."""
+    firsts: list[int] = field(default_factory=list)
+    """The number of each one's first sentence."""
     spans: list[list[Span]] = field(default_factory=list)
     inputs: list[SentenceInput] = field(default_factory=list)
     encoded: list[TokenIds] = field(default_factory=list)
@@ -128,12 +130,13 @@ class Preparer:
         if item.encoding not in _PLAIN and item.file != self._noted:
             self._noted = item.file
             shard.notes["encodings"].append({"file": item.file, "encoding": item.encoding})
-        doc_id, pointer = self._seen.admit(item)
+        doc_id, first, pointer = self._seen.admit(item)
         if pointer is not None:
             shard.notes["duplicates"].append(pointer)
         if doc_id is None:
             return
         shard.documents.append((doc_id, item))
+        shard.firsts.append(first)
         shard.encodings[item.encoding] += 1
         if shard.done is None or shard.number in self._restored:
             self._cut(shard, item)

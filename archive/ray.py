@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -32,6 +32,7 @@ from communique.archive.labelling import (
     sentence_key,
 )
 from communique.archive.prepare import Shard
+from communique.archive.torch_engine import TorchCudaEngine
 from communique.model.artifact import Artifact
 from communique.model.engine import Engine, Logits
 from communique.model.errors import InputError
@@ -87,9 +88,16 @@ class RayLabeller(Labeller):
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             try:
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, ValueError) as error:
-                raise InputError(f"--engine ray: no cluster ({error}): see RAY_ADDRESS") from None
-        self._workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise InputError(f"--engine ray: no cluster ({last_line(error)}): see RAY_ADDRESS") from None
+        # A worker runs one stream, so on GPUs each is to have one of its own; Ray shows it no other.
+        self._gpus = 1 if isinstance(self._engine, TorchCudaEngine) else 0
+        try:
+            room = places(ray.cluster_resources(), self._gpus)
+        except InputError:
+            self.__exit__()
+            raise
+        self._workers = min(workers or room, room)  # one more would be waited for without end
         self._model = ray.put(artifact.path("model.onnx").read_bytes())
         self._construct = {
             "backend": backend,
@@ -159,7 +167,7 @@ class RayLabeller(Labeller):
             return
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is told below, in one line
         blocks = max(1, min(len(rows), -(-len(rows) // _CALL)))
         answers = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
             Worker,
@@ -167,10 +175,39 @@ class RayLabeller(Labeller):
             batch_size=_CALL,
             compute=ray.data.ActorPoolStrategy(size=min(self._workers, blocks)),
             num_cpus=1,
+            num_gpus=self._gpus,
             fn_constructor_args=(self._model,),
             fn_constructor_kwargs=self._construct,
         )
-        yield from answers.iter_rows()
+        try:
+            yield from answers.iter_rows()
+        except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
+            raise InputError(
+                f"--engine ray: {last_line(error)}; every shard in the journal is safe: "
+                "see to the cluster and run the same command again"
+            ) from None
+
+
+def places(resources: Mapping[str, float], gpus: int) -> int:
+    """How many workers a cluster has room for.
+
+    Raises:
+        InputError: workers need a GPU each, and the cluster offers none.
+    """
+    if not gpus:
+        return max(1, int(resources.get("CPU", 1)))
+    if (found := int(resources.get("GPU", 0))) < 1:
+        raise InputError(
+            "--engine ray --backend torch: the cluster offers no GPU: start Ray with --num-gpus, "
+            "or use another backend"
+        )
+    return found
+
+
+def last_line(error: BaseException) -> str:
+    """What went wrong in a worker: Ray's message ends with it, behind the worker's traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _unpacked(sentences: list[bytes]) -> list[TokenIds]:

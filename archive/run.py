@@ -271,9 +271,10 @@ def _records(
     """One record a sentence, in the order of the documents."""
     records = []
     at = 0
-    for (doc_id, document), spans in zip(shard.documents, shard.spans, strict=True):
+    documents = zip(shard.documents, shard.firsts, shard.spans, strict=True)
+    for (doc_id, document), first, spans in documents:
         carried = {"file": document.file, **fit_metadata(document.metadata, columns)}
-        for number, span in enumerate(spans):
+        for number, span in enumerate(spans, start=first):
             label, probabilities = labels[at]
             text = document.text[span.start : span.end]
             truncated = shard.encoded[at].truncated

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from communique.archive.csv_lines import MOST_CELL
 from communique.model.errors import InputError
 from communique.model.labels import LABELS
 
@@ -43,7 +44,10 @@ _FIXED = {
     "model_version": "string",
     "file": "string",
 }
+_PREFIX = "input_"
 _MOST_COLUMNS = 200
+_SLICE = 64 * 2**20
+"""Characters of strings that are handed to Parquet at a time: 16,384 records may carry 100 KB each."""
 _KINDS: dict[type, str] = {str: "string", bool: "bool", int: "int64", float: "double"}
 
 Columns = dict[str, str]
@@ -105,8 +109,14 @@ def metadata_columns(documents: Iterable[Mapping[str, Any]]) -> Columns:
 
 
 def column_name(name: str) -> str:
-    """A carried column's name; one of the record's own becomes `input_NAME`."""
-    return f"input_{name}" if name in _FIXED or name == OTHER else name
+    """A carried column's name; one of the record's own becomes `input_NAME`, that one `input_input_NAME` …
+
+    So no two fields ever share a column, whichever of them the first shard had.
+    """
+    own = name
+    while own.startswith(_PREFIX):
+        own = own.removeprefix(_PREFIX)
+    return f"{_PREFIX}{name}" if own in _FIXED or own == OTHER else name
 
 
 def _common(kinds: set[str]) -> str:
@@ -139,26 +149,40 @@ def write_shard(path: Path, records: Sequence[Mapping[str, Any]], columns: Colum
     """Write records, all with the same fields in the same order, in the format that the name ends in."""
     fields = [*_FIXED, *columns, OTHER]
     if path.suffix == ".parquet":
-        table = _table(records, {**_FIXED, **columns, OTHER: "string"})
-        import pyarrow.parquet as pq
-
-        write_whole(path, lambda file: pq.write_table(table, file, compression="zstd"))
+        write_whole(path, lambda file: _parquet(file, records, {**_FIXED, **columns, OTHER: "string"}))
     elif path.suffix == ".csv":
         write_whole(path, lambda file: _csv(file, records, fields))
     else:
         write_whole(path, lambda file: file.writelines(json_line({f: r[f] for f in fields}) for r in records))
 
 
-def _table(records: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> Any:  # noqa: ANN401
+def _parquet(file: IO[bytes], records: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> None:
+    """One row group a slice, so that memory does not follow from what the records carry."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     types = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
-    return pa.table({name: pa.array([r[name] for r in records], types[kind]) for name, kind in kinds.items()})
+    schema = pa.schema([(name, types[kind]) for name, kind in kinds.items()])
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for part in _slices(records):
+            columns = [pa.array([r[field.name] for r in part], field.type) for field in schema]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def _slices(records: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """The records in order, cut where their strings reach `_SLICE`."""
+    begin = size = 0
+    for at, record in enumerate(records, start=1):
+        size += sum(len(value) for value in record.values() if isinstance(value, str))
+        if size >= _SLICE or at == len(records):
+            yield records[begin:at]
+            begin, size = at, 0
 
 
 def _csv(file: IO[bytes], records: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    writer = csv.DictWriter(text, fields, restval="", lineterminator="\n")
+    # All strings are quoted: with this lineterminator Python 3.11 would leave a lone "\r" bare.
+    writer = csv.DictWriter(text, fields, restval="", lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     writer.writerows(records)
     text.detach()
@@ -171,6 +195,7 @@ def read_labels(path: Path) -> list[tuple[str, tuple[float, ...]]]:
 
         rows = pq.ParquetFile(path).read(columns=["label", *_PROBABILITIES]).to_pylist()
     else:
+        csv.field_size_limit(MOST_CELL)
         with path.open(encoding="utf-8", newline="") as file:
             rows = (
                 list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file]

@@ -15,11 +15,14 @@ from __future__ import annotations
 import glob
 import gzip
 import io
+import lzma
 import os
+import struct
 import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,8 +30,18 @@ from typing import IO
 
 from communique.model.errors import InputError
 
-READ_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, NotImplementedError)
-"""What reading a damaged file or archive raises."""
+READ_ERRORS = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    NotImplementedError,
+    ValueError,
+)
+"""What reading a damaged file or archive raises; ValueError: a name that is not UTF-8, a negative offset."""
 
 
 class TemporarySpaceError(Exception):
@@ -71,10 +84,12 @@ class Rejected:
 def find_roots(inputs: Sequence[str], *, out: Path | None = None) -> list[InputFile]:
     """Files and folders named, globs resolved, in the order given; what lies in another one once.
 
+    Each is called by its last part, or by as many as tell it from the others.
+
     Raises:
         InputError: nothing there, or the output folder lies inside an input or around it.
     """
-    found: dict[Path, InputFile] = {}
+    found: dict[Path, Path] = {}
     for text in inputs:
         path = Path(text)
         if path.exists():
@@ -85,14 +100,35 @@ def find_roots(inputs: Sequence[str], *, out: Path | None = None) -> list[InputF
                 kind = "no file matches" if glob.has_magic(text) else "no such file or folder"
                 raise InputError(f"{text}: {kind}")
         for p in paths:
-            found.setdefault(p.resolve(), InputFile(p, _printable(p.resolve().name)))
+            found.setdefault(p.resolve(), p)
     if out is not None:
         for place in found:
             if out.resolve().is_relative_to(place):
                 raise InputError(f"--out {out} lies inside the input {place}: write somewhere else")
             if place.is_relative_to(out.resolve()):
                 raise InputError(f"the input {place} lies inside --out {out}: write somewhere else")
-    return [root for place, root in found.items() if found.keys().isdisjoint(place.parents)]
+    names = _names([place for place in found if found.keys().isdisjoint(place.parents)])
+    return [InputFile(found[place], name) for place, name in names.items()]
+
+
+def _names(places: Sequence[Path]) -> dict[Path, str]:
+    """The last part of each path; where two would be called alike, as many parts as tell them apart.
+
+    Nor may one name be a folder of another: `a/x` in the root `a` is not the root `b/a/x`.
+    """
+    parts = dict.fromkeys(places, 1)
+    while True:
+        names = {place: "/".join(place.parts[-n:]) for place, n in parts.items()}
+        count = Counter(names.values())
+        alike = set()
+        for name in names.values():
+            above = {str(folder) for folder in PurePosixPath(name).parents} & count.keys()
+            alike |= {name, *above} if above or count[name] > 1 else set()
+        longer = [p for p, name in names.items() if name in alike and parts[p] < len(p.parts)]
+        if not longer:
+            return {place: _printable(name) for place, name in names.items()}
+        for place in longer:
+            parts[place] += 1
 
 
 def walk(roots: Sequence[InputFile]) -> Iterator[InputFile]:

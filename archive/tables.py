@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any
 
+from communique.archive.csv_lines import MARKED, MOST_CELL, Lines
 from communique.archive.encodings import detect
 from communique.archive.readers import MAX_STATEMENT_BYTES
 from communique.archive.sources import Blob, Rejected, seekable, why
@@ -90,23 +91,29 @@ def _object(line: bytes, encoding: str) -> dict[str, Any]:
 
 def _csv(blob: Blob, columns: Columns) -> Iterator[Item]:
     stream, encoding = _peek(blob.stream)
-    # Undecodable bytes become lone surrogates, which reject their own row and no other.
-    text = io.TextIOWrapper(stream, encoding=encoding, errors="surrogateescape", newline="")
-    csv.field_size_limit(MAX_STATEMENT_BYTES)
-    first = text.readline(_LONGEST_LINE)
-    delimiter = max(",;\t|", key=first.count)
-    rows = csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True)
-    number = 1
+    text = io.TextIOWrapper(stream, encoding=encoding, errors=MARKED, newline="")
+    csv.field_size_limit(MOST_CELL)
     try:
-        header = next(rows, [])
+        lines = Lines(text)
+        delimiter = max(",;\t|", key=lines.first.count)
+        rows = csv.reader(lines, delimiter=delimiter, strict=True)
+        try:
+            header = next(rows, [])
+        except csv.Error as error:
+            raise InputError(f"not CSV ({error} in the header)") from None
         _need(columns, header)
-        for cells in rows:
-            number += 1
-            if not cells:
+        for number in itertools.count(2):
+            lines.begin_row()
+            try:
+                cells = next(rows, None)
+            except csv.Error as error:
+                again = lines.give_back() if len(header) > 1 else 0
+                yield Rejected(blob.name, f"row {number}", f"not CSV ({error}; {lines.place(again)})")
                 continue
-            yield _checked(partial(_cells, header, cells), blob.name, f"row {number}", encoding, columns)
-    except csv.Error as error:
-        yield Rejected(blob.name, f"row {number + 1}", f"not CSV ({error}); the rows behind it were not read")
+            if cells is None:
+                return
+            if cells:
+                yield _checked(partial(_cells, header, cells), blob.name, f"row {number}", encoding, columns)
     finally:
         text.detach()
 
@@ -121,17 +128,34 @@ def _parquet(blob: Blob, columns: Columns) -> Iterator[Item]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    # Of a value: bad UTF-8, nanoseconds (ValueError), a date beyond the year 9999 (OverflowError), an
+    # unknown time zone (LookupError).
+    unreadable = (pa.ArrowException, ValueError, OverflowError, LookupError)
+
+    def rows(batch: Any) -> list[dict[str, Any] | None]:  # noqa: ANN401  a RecordBatch
+        try:
+            return list(batch.to_pylist())
+        except unreadable:
+            return [None] * batch.num_rows
+
+    def row(found: dict[str, Any] | None, batch: Any, at: int) -> dict[str, Any]:  # noqa: ANN401
+        try:
+            found = batch.slice(at, 1).to_pylist()[0] if found is None else found
+        except unreadable as error:
+            raise InputError(f"holds a value that cannot be read ({why(error)})") from None
+        return {name: value for name, value in found.items() if value is not None}
+
     with seekable(blob.stream) as whole:
         number = 0
         try:
             file = pq.ParquetFile(whole)
             _need(columns, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-                for row in batch.to_pylist():
+                for at, found in enumerate(rows(batch)):
                     number += 1
-                    found = {name: value for name, value in row.items() if value is not None}
-                    yield _checked(partial(dict, found), blob.name, f"row {number}", "utf-8", columns)
-        except (pa.ArrowException, ValueError) as error:  # ValueError: bad UTF-8, nanoseconds
+                    read = partial(row, found, batch, at)
+                    yield _checked(read, blob.name, f"row {number}", "utf-8", columns)
+        except unreadable as error:
             raise InputError(f"damaged Parquet behind row {number}: {why(error)}") from None
 
 

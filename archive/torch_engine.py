@@ -2,9 +2,9 @@
 
     communique archive statements/ --out labelled --backend torch
 
-Weights come from the fp32 model that `communique train` leaves beside the artefact (`runs/my/` for
-`runs/my/artifact/`), else from the ONNX file, its int8 weights turned back to fp32. Only the forward
-pass differs from the other engines: batches, order, repeats, shards and journal are theirs.
+Weights are those of the artefact's `model.onnx`, int8 turned back to fp32 as the other engines do, never a
+fp32 model that lies near it: one version, one set of weights, on every engine and every machine. Only the
+forward pass differs: batches, order, repeats, shards and journal are those of the other engines.
 
 The budget of a batch follows from the free memory of the smallest GPU, in powers of two so that it is
 the same tomorrow; a batch that still does not fit is halved, again and again.
@@ -35,9 +35,10 @@ def torch_engine() -> type[Engine]:
     """The engine for CUDA where there is one, else the one for the processor.
 
     Raises:
-        InputError: torch or transformers is not installed.
+        InputError: torch, transformers or onnx is not installed.
     """
     try:
+        import onnx  # noqa: F401
         import torch
         import transformers  # noqa: F401
     except ModuleNotFoundError:
@@ -54,7 +55,7 @@ class TorchEngine(Engine):
         import torch
 
         torch.set_num_threads(threads)
-        self._models = [(load_torch(model).eval(), torch.device("cpu"))]
+        self._models = [(from_onnx(model).eval(), torch.device("cpu"))]
         self._prepare()
         return {"input_ids", "attention_mask", "token_type_ids"}
 
@@ -88,7 +89,7 @@ class TorchCudaEngine(TorchEngine):
 
         self.streams = torch.cuda.device_count()
         devices = [torch.device("cuda", i) for i in range(self.streams)]
-        self._models = [(load_torch(model).eval().to(d, torch.bfloat16), d) for d in devices]
+        self._models = [(from_onnx(model).eval().to(d, torch.bfloat16), d) for d in devices]
         self.budget = budget_for(min(torch.cuda.mem_get_info(d)[0] for d in devices))
         self._prepare()
         return {"input_ids", "attention_mask", "token_type_ids"}
@@ -117,25 +118,8 @@ def backing_off(run: Callable[[Feed], Logits], feed: Feed, error: type[BaseExcep
     return np.concatenate([backing_off(run, part, error) for part in parts])
 
 
-def load_torch(model: Path) -> Any:  # noqa: ANN401  a torch module
-    """The fp32 model of an artefact's `model.onnx`, with SDPA attention.
-
-    Raises:
-        ArtifactError: neither a trained model beside the artefact nor a BERT graph.
-    """
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
-    trained = model.parent.parent
-    if (trained / "model.safetensors").is_file():
-        return AutoModelForSequenceClassification.from_pretrained(
-            trained, dtype=torch.float32, attn_implementation="sdpa"
-        )
-    return from_onnx(model)
-
-
 def from_onnx(path: Path) -> Any:  # noqa: ANN401  a torch module
-    """A `BertForSequenceClassification` with the weights of an exported graph, dequantised.
+    """A `BertForSequenceClassification` in fp32 with the weights of an exported graph, SDPA attention.
 
     Raises:
         ArtifactError: the graph is not that of a BERT as `communique.train.export` writes it.

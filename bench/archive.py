@@ -14,6 +14,7 @@ no forward pass runs, and time and memory as the archive grows.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -258,25 +259,32 @@ def rows(path: Path, found: list[str]) -> None:
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in found), encoding="utf-8")
 
 
-def growth(folder: Path, sizes: list[int]) -> None:
+def growth(folder: Path, sizes: list[int], rounds: int) -> None:
     """Time and memory as the archive grows: short invented sentences, all different."""
-    table = Table(title="growth: invented sentences, all different")
-    for column in ("sentences", "s", "sentences/s", "peak MB"):
-        table.add_column(column, justify="right")
-    for size in sizes:
+    jobs: dict[str, tuple[str, Path, dict[str, Any]]] = {}
+    for size in sorted(sizes):
         path = folder / f"grown-{size}.jsonl"
         with path.open("w", encoding="utf-8") as file:
             for d in range(size // 10):
                 text = " ".join(f"The envoy raised point {d} of list {n} on the port." for n in range(10))
                 file.write(json.dumps({"text": text}) + "\n")
-        answer = timed("ours", path, folder / "grown", {})
-        rate = answer["sentences"] / answer["seconds"]
-        table.add_row(
-            f"{answer['sentences']:,}", f"{answer['seconds']:.1f}", f"{rate:,.0f}", f"{answer['mb']:,.0f}"
-        )
-        shutil.rmtree(folder / "grown")
-        path.unlink()
+        jobs[f"{size:,} sentences"] = ("ours", path, {})
+    answers = interleaved(jobs, folder, rounds)
+    table = Table(title=f"growth: invented sentences, all different, medians of {rounds}")
+    for column in ("sentences", "s", "sentences/s", "peak MB"):
+        table.add_column(column, justify="right")
+    for found in answers.values():
+        count = found[0]["sentences"]
+        cells = f"{median(found):.1f}", f"{count / median(found):,.0f}", f"{median(found, 'mb'):,.0f}"
+        table.add_row(f"{count:,}", *cells)
     CONSOLE.print(table)
+    for (before, small), (name, large) in itertools.pairwise(answers.items()):
+        grown = large[0]["sentences"] / small[0]["sentences"]
+        CONSOLE.print(
+            f"{before} to {name}, {grown:.0f}x the input: "
+            f"memory {median(large, 'mb') / median(small, 'mb') - 1:+.1%} (target < 10 %); "
+            f"time {median(large) / median(small) / grown:.2f}x what is in proportion (target 0.9 to 1.1)"
+        )
 
 
 def main() -> None:
@@ -306,7 +314,7 @@ def main() -> None:
             if "scaling" in chosen.parts:
                 scaling(source, folder, chosen.rounds)
         if "growth" in chosen.parts:
-            growth(folder, chosen.growth)
+            growth(folder, chosen.growth, chosen.rounds)
 
 
 if __name__ == "__main__":

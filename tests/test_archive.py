@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import gzip
 import io
@@ -28,9 +29,10 @@ from communique.archive.documents import read_documents
 from communique.archive.encodings import detect
 from communique.archive.labelling import Labeller, Memory
 from communique.archive.run import Options, Watch, run_archive
-from communique.archive.shards import fit_metadata, metadata_columns
+from communique.archive.seen import Seen
+from communique.archive.shards import fit_metadata, metadata_columns, read_labels, write_shard
 from communique.archive.sources import Blob, Rejected, find_roots, unpack, walk
-from communique.archive.tables import Columns
+from communique.archive.tables import Columns, Document
 from communique.model.akn import text_of_akn
 from communique.model.artifact import load_artifact
 from communique.model.classifier import StanceClassifier
@@ -322,6 +324,11 @@ def test_changes_are_noticed_and_restart_begins_again(toy_model, tmp_path):
         assert "--restart" in str(error.value)
 
     refused("shard_documents = 20, now 21", dataclasses.replace(SMALL, shard_documents=21))
+    begun = json.loads((out / "run.json").read_text())
+    older = {name: value for name, value in begun.items() if name != "folder_format"}
+    (out / "run.json").write_text(json.dumps(older))
+    refused("folder_format = null, now 2")
+    (out / "run.json").write_text(json.dumps(begun))
     refused('text_field = "text", now "body"', dataclasses.replace(SMALL, text_field="body"))
     other = tmp_path / "other"
     shutil.copytree(toy_model, other)
@@ -375,6 +382,92 @@ def test_metadata_keeps_its_kind_and_loses_nothing():
     row = fit_metadata({"year": "n.d.", "x": 2, "late": "z", "label": "b"}, columns)
     assert row["x"] == 2.0 and row["year"] is None and row["input_label"] == "b"
     assert json.loads(row["other_metadata"]) == {"year": "n.d.", "late": "z"}
+
+
+def test_a_field_that_has_the_name_of_another_ones_column_keeps_its_own():
+    carried = {"label": "a", "input_label": "b", "input_input_label": "c", "input_year": "d"}
+    for first in (carried, dict(reversed(carried.items())), {"input_label": "b"}):
+        row = fit_metadata(carried, metadata_columns([first]))
+        other = json.loads(row.pop("other_metadata") or "{}")
+        assert sorted([*row.values(), *other.values()]) == ["a", "b", "c", "d"]
+    assert list(metadata_columns([{"label": 1, "input_year": 2}])) == ["input_label", "input_year"]
+
+
+def record(number, carried):
+    chances = dict.fromkeys(("p_position", "p_demand", "p_concession", "p_agreement"), 0.0) | {"p_none": 1.0}
+    fixed = {"doc_id": "d", "sent_id": number, "start": 0, "end": 1, "text": "It\rmet.", "label": "none"}
+    last = {"truncated": False, "model_version": "m", "file": "f"}
+    return {**fixed, **chances, **last, "note": carried, "other_metadata": None}
+
+
+def test_parquet_is_written_by_slices_of_bounded_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("communique.archive.shards._SLICE", 1_000_000)
+    records = [record(n, "x" * 100_000) for n in range(95)]
+    for name in ("a", "b"):
+        write_shard(tmp_path / f"{name}.parquet", records, {"note": "string"})
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    file = pq.ParquetFile(tmp_path / "a.parquet")
+    groups = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+    assert groups == [10] * 9 + [5]
+    assert file.read(columns=["sent_id", "note"]).to_pylist() == [
+        {"sent_id": r["sent_id"], "note": r["note"]} for r in records
+    ]
+    assert len(read_labels(tmp_path / "a.parquet")) == 95
+
+
+def test_csv_is_read_back_whatever_it_carries(tmp_path):
+    csv.field_size_limit(131_072)  # as in a new process
+    write_shard(tmp_path / "a.csv", [record(0, "x" * 200_000), record(1, "y\r")], {"note": "string"})
+    assert read_labels(tmp_path / "a.csv") == [("none", (0.0, 0.0, 0.0, 0.0, 1.0))] * 2
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert [(r["text"], r["note"][-1:]) for r in csv.DictReader(file)] == [
+            ("It\rmet.", "x"),
+            ("It\rmet.", "\r"),
+        ]
+    assert '"It\rmet."' in (tmp_path / "a.csv").read_bytes().decode()
+
+
+def test_roots_of_one_name_are_told_apart(tmp_path):
+    for name in ("a/x.jsonl", "b/x.jsonl", "c/y.jsonl", "c/b/x.jsonl", "d/b/z.txt", "d/b/x.jsonl/w.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(TEXT)
+    found = find_roots([str(tmp_path / "*" / "x.jsonl"), str(tmp_path / "c" / "y.jsonl")])
+    assert [f.name for f in found] == ["a/x.jsonl", "b/x.jsonl", "y.jsonl"]
+    inputs = [str(tmp_path / name) for name in ("b/x.jsonl", "c/b/x.jsonl", "d/b", "a/x.jsonl")]
+    names = [f.name for f in walk(find_roots(inputs))]
+    assert len(set(names)) == len(names) == 5
+    top = tmp_path.name
+    assert names[:2] == [f"{top}/b/x.jsonl", "c/b/x.jsonl"]
+
+
+def test_rows_of_one_id_that_are_sentences_are_numbered_also_after_a_stop(toy_model, tmp_path):
+    found = [{"text": f"He urges point {n}.", "speech": f"s{n // 5}"} for n in range(12)]
+    (tmp_path / "box.zip").write_bytes(zipped({"a.jsonl": jsonl(found), "b.jsonl": jsonl(found[:2])}))
+    options = dataclasses.replace(SMALL, sentences=True, id_field="speech", shard_sentences=3)
+    inputs, stop = [str(tmp_path / "box.zip")], threading.Event()
+    stop.set()
+    run_archive(inputs, tmp_path / "out", options, model=toy_model, stop=stop)
+    run_archive(inputs, tmp_path / "out", options, model=toy_model)
+    keys = [(r["doc_id"], r["sent_id"]) for r in table(tmp_path / "out")]
+    assert keys[:6] == [*(("s0", n) for n in range(5)), ("s1", 0)]
+    assert len(set(keys)) == len(keys) == 14
+    run_archive(inputs, tmp_path / "whole", options, model=toy_model)
+    assert table(tmp_path / "whole") == table(tmp_path / "out")
+
+
+def test_a_new_id_is_not_given_twice_and_is_what_duplicates_point_to(tmp_path):
+    def document(doc_id, text):
+        return Document(doc_id, text, "f", "row 1", "utf-8")
+
+    with Seen(tmp_path) as seen:
+        assert seen.admit(document("r1", "One.")) == ("r1", 0, None)
+        name, _, note = seen.admit(document("r1", "Two."))
+        assert name.startswith("r1#") and len(name) == len("r1#") + 16
+        assert (note["kind"], note["same_as"]) == ("id", "r1")
+        again = seen.admit(document("r9", "Two."))
+        assert again.doc_id is None and again.note["same_as"] == name
+        other, _, _ = seen.admit(document(name, "Three."))
+        assert other not in (name, "r1")
 
 
 def test_the_cache_is_exact_and_bounded(toy_model):
