@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from communique.eval.metrics import Scores, evaluate
+from communique.eval.metrics import Estimate, Scores, evaluate
 from communique.model.classifier import softmax
 from communique.model.engine import Engine
 from communique.model.errors import InputError
@@ -258,7 +258,7 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
     ]
     for r in results:
         each = " | ".join(f"{r['f1'][str(label)]:.3f}" for label in LABELS)
-        score = f"{r['macro_f1']:.3f} [{r['low']:.3f}, {r['high']:.3f}]"
+        score = str(Estimate(r["macro_f1"], r["low"], r["high"]))
         head = f"| {r['variant']} | {r['encoder']} | {r['train_rows']:,}"
         lines.append(f"{head} | {score} | {each} | {r['seconds']:,.0f} |")
     return "\n".join(lines) + "\n"
