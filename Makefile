@@ -13,7 +13,7 @@ label: $(VENV)/label  ## label a statement with the model that ships
 	$(BIN)/communique label $(STATEMENT)
 
 test: $(VENV)/dev  ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/dev  ## lint, format, types
 	$(BIN)/ruff check .

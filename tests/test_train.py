@@ -36,7 +36,7 @@ def trained(tiny_encoder, own, tmp_path_factory):
         max_tokens=64,
         before_tokens=0,
         precision="fp32",
-        threads=2,
+        threads=1,
     )
     return run(config, own, out, name="tiny"), out, config
 

@@ -192,7 +192,8 @@ def test_folds_are_scored_and_resumed(quick, grouped, tmp_path):
     require_folds(tmp_path / "predictions.jsonl")
     read = read_table(tmp_path / "predictions.jsonl")
     f1 = evaluate([r.gold for r in read.rows], read.probabilities, read.documents, threshold=0.0).macro_f1
-    assert f1.value == pytest.approx(results[2]["macro_f1"])
+    # Six digits are written: a sentence between two labels by less than that may fall to the other.
+    assert f1.value == pytest.approx(results[2]["macro_f1"], abs=2e-3)
     shown = table(results, summary)
     assert "fold 1" in shown and f"mean {summary['random']['mean']:.3f}, sd" in shown
     (tmp_path / "02" / "result.json").unlink()
