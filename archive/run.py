@@ -60,7 +60,7 @@ class Options:
     text_field: str = "text"
     id_field: str | None = None
     shard_documents: int = 1_000
-    shard_sentences: int = 16_384
+    shard_sentences: int = 4_096
     """A shard ends with the document that reaches either bound; rows that are sentences count as such."""
 
     def __post_init__(self) -> None:

@@ -47,7 +47,7 @@ _FIXED = {
 _PREFIX = "input_"
 _MOST_COLUMNS = 200
 _SLICE = 64 * 2**20
-"""Characters of strings that are handed to Parquet at a time: 16,384 records may carry 100 KB each."""
+"""Characters of strings that are handed to Parquet at a time: 4,096 records may carry 100 KB each."""
 _KINDS: dict[type, str] = {str: "string", bool: "bool", int: "int64", float: "double"}
 
 Columns = dict[str, str]
