@@ -10,6 +10,11 @@ import random
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
+
+from communique.archive.documents import read_documents
+from communique.archive.sources import Blob, unpack
+from communique.archive.tables import Columns
 
 VERBS = ("condemns", "urges", "lifts", "agreed", "met")
 PARTIES = ("Belmar", "Ostrava Bay", "Kelmen", "Tirania", "Veldt")
@@ -99,3 +104,11 @@ def make(folder: Path, documents: int = 40) -> Path:
     inner = {f"t{i}.txt": statement(rng).encode() for i in range(30)}
     (folder / "box.zip").write_bytes(zipped({"in.tar": tarred(inner), "p.parquet": parquet(rows(rng, 20))}))
     return folder
+
+
+def read(name: str, data: bytes, columns: Columns | None = None) -> list[Any]:
+    """What an archive run reads of a file: documents, and what is rejected."""
+    found: list[Any] = []
+    for item in unpack(name, io.BytesIO(data)):
+        found += read_documents(item, columns or Columns()) if isinstance(item, Blob) else [item]
+    return found

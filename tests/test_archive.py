@@ -25,13 +25,12 @@ import typer
 from typer.testing import CliRunner
 
 from communique.archive import archive_cli
-from communique.archive.documents import read_documents
 from communique.archive.encodings import detect
 from communique.archive.labelling import Labeller, Memory
 from communique.archive.run import Options, Watch, run_archive
 from communique.archive.seen import Seen
 from communique.archive.shards import fit_metadata, metadata_columns, read_labels, write_shard
-from communique.archive.sources import Blob, Rejected, find_roots, unpack, walk
+from communique.archive.sources import Rejected, find_roots, walk
 from communique.archive.tables import Columns, Document
 from communique.model.akn import text_of_akn
 from communique.model.artifact import load_artifact
@@ -41,18 +40,11 @@ from communique.model.tokens import SentenceInput
 
 INVENTED = runpy.run_path(str(Path(__file__).with_name("archive_corpus.py")))
 AKN, make, rows, statement = (INVENTED[name] for name in ("AKN", "make", "rows", "statement"))
-csv_bytes, jsonl, parquet = (INVENTED[name] for name in ("csv_bytes", "jsonl", "parquet"))
+csv_bytes, jsonl, parquet, read = (INVENTED[name] for name in ("csv_bytes", "jsonl", "parquet", "read"))
 tarred, zipped, zst = (INVENTED[name] for name in ("tarred", "zipped", "zst"))
 
 SMALL = Options(format="jsonl", shard_documents=20)
 TEXT = "The envoy urges Belmar to open the port. Both sides met."
-
-
-def read(name, data, columns=None):
-    found = []
-    for item in unpack(name, io.BytesIO(data)):
-        found += read_documents(item, columns or Columns()) if isinstance(item, Blob) else [item]
-    return found
 
 
 def table(out, suffix="jsonl"):

@@ -15,21 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from communique.archive.csv_lines import Lines
-from communique.archive.documents import read_documents
-from communique.archive.sources import Blob, Rejected, unpack
-from communique.archive.tables import Columns, Document
+from communique.archive.sources import Rejected
+from communique.archive.tables import Document
 
 INVENTED = runpy.run_path(str(Path(__file__).with_name("archive_corpus.py")))
 csv_bytes, parquet, tarred, zipped = (INVENTED[n] for n in ("csv_bytes", "parquet", "tarred", "zipped"))
-zst = INVENTED["zst"]
+read, zst = INVENTED["read"], INVENTED["zst"]
 TEXT = "The envoy urges Belmar to open the port. Both sides met."
-
-
-def read(name, data, columns=None):
-    found = []
-    for item in unpack(name, io.BytesIO(data)):
-        found += read_documents(item, columns or Columns()) if isinstance(item, Blob) else [item]
-    return found
 
 
 NO_CHARSETS = "undefined rot13 hex base64 bz2 unicode_escape raw_unicode_escape idna punycode utf-7 utf-16"

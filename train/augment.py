@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from communique.train.batches import TrainRow
 from communique.train.swaps import INVENTED, REAL, parties, swap
@@ -69,7 +69,7 @@ def _swapped(row: TrainRow, rng: random.Random) -> TrainRow:
     if not found:
         return row
     others = rng.sample(sorted(set(REAL) - set(found)), len(found)) if len(found) < len(REAL) // 2 else []
-    adjectives = dict(REAL)
+    adjectives: Mapping[str, str] = REAL
     if rng.random() < 0.5 or not others:
         made = _made_up(len(found), rng)
         others, adjectives = list(made), made

@@ -32,9 +32,8 @@ from communique.train.batches import TrainRow
 from communique.train.config import TrainConfig
 from communique.train.corpus import Sentence
 from communique.train.fit import fit, predict_logits
+from communique.train.manifest import WEIGHTS
 from communique.train.sentence_models import frozen_probabilities, setfit_probabilities
-
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)

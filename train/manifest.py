@@ -28,6 +28,8 @@ from communique.train.batches import TrainRow
 from communique.train.config import TrainConfig
 from communique.train.files import write_bytes
 
+WEIGHTS = "model.safetensors"
+"""The trained weights in a run's folder."""
 MANIFEST = "manifest.json"
 _PACKAGES = (
     "communique", "torch", "transformers", "accelerate", "tokenizers", "numpy", "scikit-learn", "onnx",
@@ -98,7 +100,7 @@ def write_run_manifest(
         "resumed": resumed,
         **meter.stop(),
         "rows": {"all": len(rows), **dict(sorted(Counter(row.source for row in rows).items()))},
-        "weights_sha256": sha256_file(out / "model.safetensors"),
+        "weights_sha256": sha256_file(out / WEIGHTS),
         "data_sha256": data,
         "versions": versions(),
         "hardware": hardware(),

@@ -257,11 +257,12 @@ def fit_temperature(logits: Logits, gold: npt.NDArray[np.int64]) -> float:
 def fit_threshold(probabilities: npt.NDArray[np.float64], gold: npt.NDArray[np.int64]) -> float:
     """The abstention threshold with the best macro-F1 of the four; the lowest within 0.001 of it."""
     grid = np.round(np.arange(0.0, 0.71, 0.01), 2)
-    scores = np.array([_macro_f1(gold, probabilities, float(t)) for t in grid])
+    scores = np.array([macro_f1(gold, probabilities, float(t)) for t in grid])
     return float(grid[np.flatnonzero(scores >= scores.max() - 0.001)[0]])
 
 
-def _macro_f1(gold: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], threshold: float) -> float:
+def macro_f1(gold: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], threshold: float) -> float:
+    """Macro-F1 of the four stances, of gold labels (n,) and probabilities (n, 5) under a threshold."""
     found = np.array([label_index(label) for label in decide(probabilities, threshold=threshold)])
     table = np.zeros((1, len(LABELS), len(LABELS)))
     np.add.at(table[0], (gold, found), 1)
@@ -277,5 +278,5 @@ def compare(
         a != b
         for a, b in zip(decide(before, threshold=threshold), decide(after, threshold=threshold), strict=True)
     ]
-    loss = _macro_f1(gold, before, threshold) - _macro_f1(gold, after, threshold)
+    loss = macro_f1(gold, before, threshold) - macro_f1(gold, after, threshold)
     return Gate(f1_loss=loss, flips=float(np.mean(flips)))

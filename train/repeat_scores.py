@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from communique.eval.metrics import Estimate, Floats, evaluate
-from communique.model.labels import LABELS, STANCES
+from communique.model.labels import STANCES
 from communique.train.corpus import Sentence
+from communique.train.table import gold_fields, probability_fields
 
 TOGETHER = "all together"
 """What is held out in the entry that scores the predictions of all runs of a name."""
@@ -92,18 +93,8 @@ def prediction_rows(every: Sequence[Held]) -> Iterator[dict[str, Any]]:
             found.setdefault(s.row.key, []).append((held, place))
     for runs in found.values():
         held, place = runs[0]
-        s = held.sentences[place]
         mean = np.mean([run.probabilities[at] for run, at in runs], axis=0)
-        yield {
-            "doc_id": s.row.doc_id,
-            "sent_id": s.row.sent_id,
-            "text": s.text,
-            "before": s.before,
-            "after": s.after,
-            "gold": s.row.label,
-            "fold": held.fold,
-            **{f"p_{label}": round(float(p), 6) for label, p in zip(LABELS, mean, strict=True)},
-        }
+        yield {**gold_fields(held.sentences[place]), "fold": held.fold, **probability_fields(mean)}
 
 
 def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ labels the test split for its student would carry what it saw of it. After Hinto
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import zipfile
@@ -117,7 +118,7 @@ def soft_labels(
     for teacher in teachers:
         config, temperature = _teacher(teacher)
         if threads:
-            config = TrainConfig(**{**vars(config), "threads": threads})
+            config = dataclasses.replace(config, threads=threads)
         total += softmax(predict_logits(teacher, config, rows, tick=tick), temperature)
     lines = [
         json.dumps(

@@ -24,15 +24,15 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from communique.eval.metrics import f1_of
+from communique.model.classifier import softmax
 from communique.model.errors import InputError
-from communique.model.labels import LABELS, STANCES, label_index
+from communique.model.labels import label_index
 from communique.train.batches import TrainRow
 from communique.train.config import TrainConfig
 from communique.train.fit import predict_logits
-from communique.train.manifest import MANIFEST
+from communique.train.manifest import MANIFEST, WEIGHTS
+from communique.train.recipe import macro_f1
 
-WEIGHTS = "model.safetensors"
 _READING = ("encoder", "max_tokens", "before_tokens", "after_tokens")
 _BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
@@ -53,7 +53,7 @@ def settings_of(runs: Sequence[Path]) -> TrainConfig:
     Raises:
         InputError: a training has no settings, or reads with another encoder or of another length.
     """
-    found = [TrainConfig.load(_settings_file(run)) for run in runs]
+    found = [TrainConfig.load(_home(run, "train.json") / "train.json") for run in runs]
     if not found:
         raise InputError("a soup takes two trainings or more")
     for run, other in zip(runs[1:], found[1:], strict=True):
@@ -67,14 +67,12 @@ def settings_of(runs: Sequence[Path]) -> TrainConfig:
     return found[0]
 
 
-def _settings_file(run: Path) -> Path:
-    """`train.json` of a training, or of the one that a checkpoint is of, or of that one's first stage."""
+def _home(run: Path, name: str) -> Path:
+    """Where a file of a training is: in it, in the one that a checkpoint is of, or in its first stage."""
     for folder in (run, run.parent.parent, run.parent.parent / "first"):
-        if (folder / "train.json").is_file():
-            return folder / "train.json"
-    raise InputError(
-        f"{run}: no train.json in it or above its checkpoints: name what `communique train` wrote"
-    )
+        if (folder / name).is_file():
+            return folder
+    raise InputError(f"{run}: no {name} in it or above its checkpoints: name what `communique train` wrote")
 
 
 def soup(
@@ -100,17 +98,23 @@ def soup(
         raise InputError("a soup takes two trainings or more")
     if not dev:
         raise InputError("there is no sentence of dev that has its text: set COMMUNIQUE_SHARED")
-    homes = [_home(run) for run in runs]
+    for run in runs:
+        if not (run / WEIGHTS).is_file():
+            raise InputError(
+                f"{run}: no {WEIGHTS}: name a folder that `communique train` wrote, or a checkpoint"
+            )
+    homes = [_home(run, "tokenizer.json") for run in runs]
     _check_alike(runs)
+    out.mkdir(parents=True, exist_ok=True)
     for name in _BESIDE:
-        out.mkdir(parents=True, exist_ok=True)
         shutil.copy(homes[0] / name, out / name)
     (out / MANIFEST).unlink(missing_ok=True)  # of an earlier run, whose weights go now
+    gold = np.array([label_index(row.label) for row in dev])
     tried: list[Tried] = []
 
     def score(parts: Sequence[Path], to_beat: float = math.inf) -> Tried:
         _write_mean(parts, out / WEIGHTS)
-        found = _macro_f1(predict_logits(out, config, dev), dev)
+        found = macro_f1(gold, softmax(predict_logits(out, config, dev), 1.0), threshold=0.0)
         tried.append(Tried(tuple(map(str, parts)), found, kept=found >= to_beat))
         on_try(tried[-1])
         return tried[-1]
@@ -127,18 +131,6 @@ def soup(
     found = {"eval_macro_f1": best, "soup": [str(run) for run in kept]}
     (out / "metrics.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return tried
-
-
-def _home(run: Path) -> Path:
-    """Where a training's tokenizer is: in its folder, or above its checkpoints."""
-    if not (run / WEIGHTS).is_file():
-        raise InputError(f"{run}: no {WEIGHTS}: name a folder that `communique train` wrote, or a checkpoint")
-    for folder in (run, run.parent.parent):
-        if (folder / "tokenizer.json").is_file():
-            return folder
-    if (run.parent.parent / "first" / "tokenizer.json").is_file():
-        return run.parent.parent / "first"
-    raise InputError(f"{run}: no tokenizer.json in it or above its checkpoints")
 
 
 def _check_alike(runs: Sequence[Path]) -> None:
@@ -159,9 +151,3 @@ def _write_mean(parts: Sequence[Path], path: Path) -> None:
             mean[name] += tensor.double()
     ready = {name: (tensor / len(parts)).float().contiguous() for name, tensor in mean.items()}
     save_file(ready, path, metadata={"format": "pt"})
-
-
-def _macro_f1(logits: np.ndarray, dev: Sequence[TrainRow]) -> float:
-    table = np.zeros((1, len(LABELS), len(LABELS)))
-    np.add.at(table[0], ([label_index(row.label) for row in dev], logits.argmax(axis=1)), 1)
-    return float(f1_of(table)[0, : len(STANCES)].mean())

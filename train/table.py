@@ -6,13 +6,30 @@ communique eval report ../test.jsonl --out reports/test
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from communique.model.classifier import StanceClassifier
 from communique.model.labels import LABELS
 from communique.model.tokens import SentenceInput
 from communique.train.corpus import Sentence
+
+
+def gold_fields(s: Sentence) -> dict[str, Any]:
+    """The sentence, its neighbours and its label."""
+    return {
+        "doc_id": s.row.doc_id,
+        "sent_id": s.row.sent_id,
+        "text": s.text,
+        "before": s.before,
+        "after": s.after,
+        "gold": s.row.label,
+    }
+
+
+def probability_fields(p: Iterable[float]) -> dict[str, float]:
+    """`p_position` … `p_none` to six digits, from probabilities in the order of `LABELS`."""
+    return {f"p_{label}": round(float(value), 6) for label, value in zip(LABELS, p, strict=True)}
 
 
 def table_rows(
@@ -24,12 +41,7 @@ def table_rows(
     probabilities = [None] * len(known) if classifier is None else classifier.probabilities(inputs)[0]
     for s, p in zip(known, probabilities, strict=True):
         row: dict[str, Any] = {
-            "doc_id": s.row.doc_id,
-            "sent_id": s.row.sent_id,
-            "text": s.text,
-            "before": s.before,
-            "after": s.after,
-            "gold": s.row.label,
+            **gold_fields(s),
             "issuer": s.doc.issuer,
             "kind": s.doc.kind,
             "date": s.doc.date,
@@ -40,6 +52,9 @@ def table_rows(
         if s.row.b is not None:
             row |= {"label_a": s.row.a.label, "label_b": s.row.b.label}
         if classifier is not None and p is not None:
-            row |= {f"p_{label}": round(float(value), 6) for label, value in zip(LABELS, p, strict=True)}
-            row |= {"model": classifier.version, "threshold": classifier.artifact.config.threshold}
+            row |= {
+                **probability_fields(p),
+                "model": classifier.version,
+                "threshold": classifier.artifact.config.threshold,
+            }
         yield row
