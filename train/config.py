@@ -43,6 +43,8 @@ class TrainConfig:
     focal_gamma: float = 2.0
     label_smoothing: float = 0.0
     dropout: float = 0.1
+    attention_dropout: float = 0.0
+    """Of attention weights; drawing what to drop takes a tenth of a step on a processor."""
     max_tokens: int = 128
     before_tokens: int = 32
     after_tokens: int = 0
@@ -127,6 +129,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("focal_gamma", 0, 10),
     ("label_smoothing", 0, 0.5),
     ("dropout", 0, 0.9),
+    ("attention_dropout", 0, 0.9),
     ("max_tokens", 8, 510),
     ("before_tokens", 0, 256),
     ("after_tokens", 0, 256),

@@ -154,7 +154,7 @@ def _model(config: TrainConfig, source: str) -> PreTrainedModel:
         id2label=names,
         label2id={name: i for i, name in names.items()},
         hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.attention_dropout,
         problem_type="single_label_classification",
     )
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(source, config=settings)

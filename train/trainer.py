@@ -92,7 +92,7 @@ class StanceTrainer(Trainer):
         """AdamW; the head at its own rate, lower layers at a decaying one (Howard and Ruder 2018)."""
         if self.optimizer is None:
             groups = parameter_groups(self.model, self._config)  # type: ignore[arg-type]
-            self.optimizer = torch.optim.AdamW(groups, lr=self._config.learning_rate, eps=1e-6)
+            self.optimizer = torch.optim.AdamW(groups, lr=self._config.learning_rate, eps=1e-6, fused=True)
         return self.optimizer
 
 
