@@ -14,7 +14,7 @@ from communique.model.errors import InputError  # noqa: E402
 from communique.model.labels import LABELS  # noqa: E402
 from communique.model.tokens import SentenceInput  # noqa: E402
 from communique.train.config import TrainConfig  # noqa: E402
-from communique.train.soft import soft_labels, soft_rows, unlabelled  # noqa: E402
+from communique.train.soft import soft_labels, taught, unlabelled  # noqa: E402
 
 SPOKEN = "The minister of Arvenia spoke of grain at length and went home by the night train."
 HELD = "The minister of Bolvania promised to open the port of Sel before the winter storms arrive."
@@ -62,7 +62,7 @@ def test_without_texts_it_says_what_to_do(tmp_path, placed):
 @pytest.mark.slow
 def test_a_student_learns_from_what_a_teacher_wrote(tiny_encoder, own, tmp_path):
     from communique.train.fit import predict_logits
-    from communique.train.recipe import run
+    from communique.train.recipe import run, training_rows
 
     config = TrainConfig(
         encoder=str(tiny_encoder), epochs=1, first_epochs=0, before_tokens=8, max_tokens=64, threads=1
@@ -71,13 +71,25 @@ def test_a_student_learns_from_what_a_teacher_wrote(tiny_encoder, own, tmp_path)
     artifact = run(config, own, teacher, int8=False)  # of a model of one epoch int8 flips too many labels
     sentences = [SentenceInput(FRESH, SPOKEN, HELD), SentenceInput(SPOKEN), SentenceInput(HELD, FRESH)]
     heard = []
-    soft_labels([teacher, teacher], sentences, path, threads=1, tick=heard.append)
-    assert sum(heard) == 2 * len(sentences)
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert [(e["text"], e["before"], e["after"]) for e in lines] == [
-        (s.text, s.before, s.after) for s in sentences
+    learnt = [s for s in own.split("train") if s.text is not None][:2]
+    annotated = [SentenceInput(s.text, s.before, s.after) for s in learnt]
+    soft_labels([teacher, teacher], sentences, path, annotated=annotated, threads=1, tick=heard.append)
+    assert sum(heard) == 2 * (len(sentences) + len(annotated))
+    every = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(e["text"], e["before"], e["after"]) for e in every] == [
+        (s.text, s.before, s.after) for s in [*sentences, *annotated]
     ]
-    rows = soft_rows(dataclasses.replace(config, soft_labels=str(path)))
+    lines = [e for e in every if not e.get("annotated")]
+    settings = dataclasses.replace(config, soft_labels=str(path))
+    rows = taught(settings).rows
+    # An annotated sentence learns from its annotators and from the teacher.
+    mixed = {row.text: row for row in training_rows(own, dataclasses.replace(settings, soft_share=0.25))}
+    for s, e in zip(learnt, every[len(lines) :], strict=True):
+        gold = np.array([name == s.row.label for name in map(str, LABELS)], dtype=float)
+        assert np.allclose(mixed[s.text].soft, 0.75 * gold + 0.25 * np.array(e["p"]), atol=2e-4)
+    assert not any(row.soft for row in training_rows(own, config))
+    alone = training_rows(own, dataclasses.replace(settings, soft_share=0.0))
+    assert [row for row in alone if row.soft] == list(rows)
     logits = predict_logits(teacher, config, rows) / artifact.config.temperature
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert np.allclose([e["p"] for e in lines], expected, atol=2e-4)
@@ -101,16 +113,16 @@ def test_a_malformed_line_is_named(line, message, tmp_path):
     good = {"text": "a", "before": "", "after": "", "p": [0.2] * 5}
     path.write_text(json.dumps(good) + "\n" + (line if isinstance(line, str) else json.dumps(line)) + "\n")
     with pytest.raises(InputError, match=message):
-        soft_rows(TrainConfig(soft_labels=str(path)))
+        taught(TrainConfig(soft_labels=str(path)))
     path.write_text(json.dumps(good) + "\n")
-    assert len(soft_rows(TrainConfig(soft_labels=str(path)))) == 1
+    assert len(taught(TrainConfig(soft_labels=str(path))).rows) == 1
     path.write_text("\n")
     with pytest.raises(InputError, match="holds no rows"):
-        soft_rows(TrainConfig(soft_labels=str(path)))
+        taught(TrainConfig(soft_labels=str(path)))
     path.unlink()
     with pytest.raises(InputError, match="does not exist"):
-        soft_rows(TrainConfig(soft_labels=str(path)))
-    assert soft_rows(TrainConfig(soft_labels=str(path), soft_weight=0.0)) == []  # left out
+        taught(TrainConfig(soft_labels=str(path)))
+    assert taught(TrainConfig(soft_labels=str(path), soft_weight=0.0)).rows == ()  # left out
 
 
 def test_soft_labels_stay_out_of_the_repository(root):

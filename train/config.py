@@ -68,6 +68,8 @@ class TrainConfig:
     """File of a teacher's probabilities for unlabelled sentences (distillation)."""
     soft_weight: float = 1.0
     """Weight of a teacher's rows; 0 leaves them out."""
+    soft_share: float = 0.5
+    """Share of an annotated sentence's target that a teacher's probabilities get, in [0, 1]."""
     soft_temperature: float = 1.0
     precision: Precision = "auto"
     compile: bool = False
@@ -141,6 +143,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("first_epochs", 0, 1000),
     ("public_cap", 0, 1_000_000),
     ("soft_weight", 0, 100),
+    ("soft_share", 0, 1),
     ("soft_temperature", 0.1, 20),
     ("eval_steps", 0, 1_000_000),
     ("patience", 0, 1000),

@@ -35,19 +35,27 @@ from communique.train.fit import TrainRow, model_config, predict_logits, process
 from communique.train.manifest import Meter, write_run_manifest
 from communique.train.public import drop_near_duplicates, near_texts, read_public
 from communique.train.resume import is_begun
-from communique.train.soft import soft_rows
+from communique.train.soft import Taught, taught
 
 Logits = npt.NDArray[np.float32]
 
 
 def training_rows(annotations: Annotations, config: TrainConfig) -> list[TrainRow]:
     """Rows of the train split, the project's own statements, and a teacher's labels."""
-    rows = weighted_rows(annotations.split("train"), config)
-    return [*rows, *soft_rows(config)] if config.soft_labels else rows
+    teacher = taught(config)
+    return [*weighted_rows(annotations.split("train"), config, teacher), *teacher.rows]
 
 
-def weighted_rows(sentences: Sequence[Sentence], config: TrainConfig) -> list[TrainRow]:
-    """Annotated sentences as rows, weighted by who wrote them and how many annotators labelled them."""
+def weighted_rows(
+    sentences: Sequence[Sentence], config: TrainConfig, teacher: Taught | None = None
+) -> list[TrainRow]:
+    """Annotated sentences as rows, weighted by who wrote them and how many annotators labelled them.
+
+    Args:
+        sentences: those without a text are left out.
+        config: `own_weight`, `single_weight`, `second_act`, `soft_share`, `swap_names`, `seed`.
+        teacher: what a teacher says of them, for a share of their targets.
+    """
     rows: list[TrainRow] = []
     for s in sentences:
         weight = config.own_weight if s.row.synthetic else 1.0
@@ -55,7 +63,8 @@ def weighted_rows(sentences: Sequence[Sentence], config: TrainConfig) -> list[Tr
         if s.text is not None and weight > 0:
             source = "own" if s.row.synthetic else "real"
             soft = _two_acts(s.row.label, s.row.also, config.second_act)
-            rows.append(TrainRow(s.text, s.before, s.after, s.row.label, soft, weight, source, s.row.doc_id))
+            row = TrainRow(s.text, s.before, s.after, s.row.label, soft, weight, source, s.row.doc_id)
+            rows.append(teacher.share(row, config.soft_share) if teacher else row)
     return swapped(rows, config.swap_names, config.seed) if config.swap_names else rows
 
 

@@ -33,7 +33,7 @@ from communique.train.files import DataError, write_bytes
 from communique.train.fit import predict_logits, processes, two_stages
 from communique.train.recipe import labelled_rows, public_rows, weighted_rows
 from communique.train.repeat_scores import Held, entry_of, prediction_rows, summarise, together
-from communique.train.soft import soft_rows
+from communique.train.soft import taught
 
 HoldOut = Literal["issuers", "years"]
 LATEST_SHARE = 0.1
@@ -153,7 +153,7 @@ def repeat(
         # Held out here or in another part, or the test split: no public row resembles any of them.
         real = [s.text for s in annotations.sentences if s.text is not None and not s.row.synthetic]
         public = public_rows(public_folder, config, real, say)
-    soft = soft_rows(config) if config.soft_labels else []
+    teacher = taught(config)
     if group.is_main_process and not resume:  # an earlier run's, which a resumed one would take for its own
         for path in (*out.glob("*/result.json"), out / "predictions.jsonl"):
             path.unlink(missing_ok=True)
@@ -173,7 +173,7 @@ def repeat(
             if not part.choose:
                 own = dataclasses.replace(own, keep="last", patience=0)
             began = time.perf_counter()
-            rows = [*weighted_rows(part.train, own), *soft]
+            rows = [*weighted_rows(part.train, own, teacher), *teacher.rows]
             seen = two_stages(own, rows, public, labelled_rows(sentences), folder, resume=resume)
             if group.is_main_process:
                 np.save(kept, predict_logits(folder, own, labelled_rows(sentences)))

@@ -6,7 +6,8 @@
 
 Sentences of held-out documents are never among them, nor any that nearly repeats one: a teacher that
 labels the test split for its student would carry what it saw of it. After Hinton, Vinyals and Dean 2015,
-"Distilling the knowledge in a neural network": the student learns from the teacher's distribution.
+"Distilling the knowledge in a neural network": the student learns from the teacher's distribution, on
+sentences that the teacher learnt from too, there mixed with the annotators' label.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import dataclasses
 import json
 import random
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,7 @@ def soft_labels(
     sentences: Sequence[SentenceInput],
     path: Path,
     *,
+    annotated: Sequence[SentenceInput] = (),
     threads: int = 0,
     tick: Callable[[int], None] = lambda n: None,
 ) -> Path:
@@ -106,28 +109,28 @@ def soft_labels(
     Args:
         teachers: folders that `communique train` wrote.
         sentences: with their neighbours.
-        path: written whole or not at all: text, before, after, p (one for each of `LABELS`).
+        path: written whole or not at all: text, before, after, p (one for each of `LABELS`), and
+            annotated (true) where the sentence is one of the train split.
+        annotated: sentences of the train split.
         threads: 0 means one a core.
         tick: told how many sentences a teacher has just read.
 
     Raises:
         InputError: a folder holds no trained model.
     """
-    rows = [TrainRow(s.text, s.before, s.after) for s in sentences]
+    both = [*sentences, *annotated]
+    rows = [TrainRow(s.text, s.before, s.after) for s in both]
     total = np.zeros((len(rows), len(LABELS)))
     for teacher in teachers:
         config, temperature = _teacher(teacher)
         if threads:
             config = dataclasses.replace(config, threads=threads)
         total += softmax(predict_logits(teacher, config, rows, tick=tick), temperature)
-    lines = [
-        json.dumps(
-            {"text": s.text, "before": s.before, "after": s.after, "p": [round(float(x), 5) for x in p]},
-            ensure_ascii=False,
-        )
-        for s, p in zip(sentences, total / len(teachers), strict=True)
-    ]
-    write_text(path, "\n".join(lines) + "\n")
+    lines = []
+    for place, (s, p) in enumerate(zip(both, total / len(teachers), strict=True)):
+        line = {"text": s.text, "before": s.before, "after": s.after, "p": [round(float(x), 5) for x in p]}
+        lines.append(line | {"annotated": True} if place >= len(sentences) else line)
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return path
 
 
@@ -142,17 +145,37 @@ def _teacher(folder: Path) -> tuple[TrainConfig, float]:
     return TrainConfig.load(folder / "train.json"), float(temperature)
 
 
-def soft_rows(config: TrainConfig) -> list[TrainRow]:
+@dataclass(frozen=True)
+class Taught:
+    """What a teacher says."""
+
+    rows: tuple[TrainRow, ...] = ()
+    """Sentences that nobody annotated."""
+    annotated: Mapping[tuple[str, str, str], tuple[float, ...]] = field(default_factory=dict)
+    """Probabilities of annotated sentences, by text, before and after."""
+
+    def share(self, row: TrainRow, share: float) -> TrainRow:
+        """An annotated row with this share of its target from the teacher, where the teacher read it."""
+        p = self.annotated.get((row.text, row.before, row.after))
+        if p is None or share == 0:
+            return row
+        known = row.soft or tuple(float(name == row.label) for name in map(str, LABELS))
+        return dataclasses.replace(
+            row, soft=tuple((1 - share) * k + share * q for k, q in zip(known, p, strict=True))
+        )
+
+
+def taught(config: TrainConfig) -> Taught:
     """A teacher's probabilities, one JSON object a line: text, before, after, p (five that sum to 1).
 
-    None where `soft_weight` is 0.
+    Nothing where no file is named or `soft_weight` is 0.
 
     Raises:
         DataError: the file cannot be read or holds nothing, or a line is not of this form; with file:row.
     """
-    if config.soft_weight == 0:
-        return []
-    rows = []
+    if not config.soft_labels or config.soft_weight == 0:
+        return Taught()
+    rows, annotated = [], {}
     for place, entry in read_jsonl(Path(config.soft_labels)):
         text, before, after = (entry.get(name) for name in ("text", "before", "after"))
         if not (isinstance(text, str) and isinstance(before, str) and isinstance(after, str) and text):
@@ -160,10 +183,14 @@ def soft_rows(config: TrainConfig) -> list[TrainRow]:
                 f"{place}: text, before and after must be texts, the first not empty: {_HOW_SOFT}"
             )
         p = softmax(np.log(_probabilities(entry.get("p"), place) + 1e-6), config.soft_temperature)[0]
-        rows.append(TrainRow(text, before, after, soft=tuple(p), weight=config.soft_weight, source="soft"))
-    if not rows:
+        soft = tuple(map(float, p))
+        if entry.get("annotated"):
+            annotated[text, before, after] = soft
+        else:
+            rows.append(TrainRow(text, before, after, soft=soft, weight=config.soft_weight, source="soft"))
+    if not rows and not annotated:
         raise DataError(f"{config.soft_labels}: holds no rows: {_HOW_SOFT}")
-    return rows
+    return Taught(tuple(rows), annotated)
 
 
 _HOW_SOFT = "write the file with `communique train soft-labels`"

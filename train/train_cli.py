@@ -200,28 +200,39 @@ def soft_labels(
         "../soft.jsonl"
     ),
     sentences: Annotated[int, typer.Option(min=1, help="How many at most.")] = 12_000,
+    annotated: Annotated[
+        bool, typer.Option(help="Those of the train split too, for --soft-share of their targets.")
+    ] = True,
 ) -> None:
-    """Label sentences that nobody annotated with teachers' probabilities, for --soft-labels."""
+    """Write teachers' probabilities for sentences that nobody annotated, for --soft-labels."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from communique.model.tokens import SentenceInput
     from communique.train import soft
     from communique.train.exchange import refuse_inside
 
     refuse_inside(file)
     job: _Job = ctx.obj
     found = soft.unlabelled(job.annotations, job.shared, sentences, job.config.seed)
+    train = job.annotations.split("train") if annotated else []
+    known = [SentenceInput(s.text, s.before, s.after) for s in train if s.text is not None]
     columns = (TextColumn("teaching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task("teaching", total=len(found) * len(teachers))
+            bar = progress.add_task("teaching", total=(len(found) + len(known)) * len(teachers))
             soft.soft_labels(
-                teachers, found, file, threads=job.config.threads, tick=lambda n: progress.advance(bar, n)
+                teachers,
+                found,
+                file,
+                annotated=known,
+                threads=job.config.threads,
+                tick=lambda n: progress.advance(bar, n),
             )
     except KeyboardInterrupt:
         sys.stderr.write("communique: interrupted; nothing was written\n")
         raise typer.Exit(INTERRUPTED) from None
-    sys.stdout.write(f"{len(found):,} sentences with soft labels in {file}\n")
+    sys.stdout.write(f"{len(found):,} unlabelled and {len(known):,} annotated sentences in {file}\n")
 
 
 def soup(
