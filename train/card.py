@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from communique.eval.metrics import Scores
@@ -30,7 +31,7 @@ def card(
     feed: ModelConfig, config: TrainConfig, rows: Sequence[TrainRow], scores: Mapping[str, Scores], gate: Gate
 ) -> str:
     """The card as Markdown with a Hugging Face header."""
-    parts = [_header(scores), _what(feed, config), _data(rows), _scores(scores), _limits(feed, gate)]
+    parts = [_header(scores), _what(feed), _data(rows, config), _scores(scores), _limits(feed, config, gate)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -54,7 +55,7 @@ model-index:
 # communique: the stance of sentences in official statements"""
 
 
-def _what(feed: ModelConfig, config: TrainConfig) -> str:
+def _what(feed: ModelConfig) -> str:
     labels = "\n".join(f"- `{label}`: {DEFINITIONS[label]}" for label in LABELS)
     context = (
         f"It also reads up to {feed.before_tokens} tokens of the sentence before and {feed.after_tokens} of the one after."
@@ -62,7 +63,7 @@ def _what(feed: ModelConfig, config: TrainConfig) -> str:
         else "It reads the sentence alone, without its neighbours."
     )
     return f"""## What it is
-A transformer ({config.encoder}), fine-tuned to label each sentence of an official statement in English:
+A transformer ({feed.encoder}), fine-tuned to label each sentence of an official statement in English:
 
 {labels}
 
@@ -71,11 +72,13 @@ divided by a temperature ({feed.temperature}); a stance below {feed.threshold} b
 dev split."""
 
 
-def _data(rows: Sequence[TrainRow]) -> str:
+def _data(rows: Sequence[TrainRow], config: TrainConfig) -> str:
     counts = Counter(row.source or "real" for row in rows)
     lines = "\n".join(f"- {n:,} {_SOURCES[source]}" for source, n in counts.most_common())
     labels = Counter(row.label for row in rows if row.label)
     each = ", ".join(f"{labels[str(label)]:,} {label}" for label in LABELS)
+    if (Path(config.encoder) / "train.json").is_file():
+        lines += "\n- before that, in a training of its own, the teacher that it was made from (see `LOG.md`)"
     return f"""## What it was trained on
 {lines}
 
@@ -109,11 +112,12 @@ error {s.ece:.3f}; Brier score {s.brier:.3f}."""
     )
 
 
-def _limits(feed: ModelConfig, gate: Gate) -> str:
+def _limits(feed: ModelConfig, config: TrainConfig, gate: Gate) -> str:
+    stored = "int8" if config.weight_bits == 8 else "4 bits, for which they were trained,"
     return f"""## Limits
 English only. Trained mostly on statements of governments that publish in English; Chinese, Indian, Japanese, ASEAN
 and Latin American issuers are thin. Rare acts were sought out, so label shares in the data are not those of an archive.
 A label is what a sentence does, not whether it is sincere. Do not use it to decide anything about a person.
 
-Weights are stored as int8 and computed in fp32. Against the fp32 form on dev: macro-F1 {-gate.f1_loss:+.4f},
+Weights are stored as {stored} and computed in fp32. Against the fp32 form on dev: macro-F1 {-gate.f1_loss:+.4f},
 {gate.flips:.2%} of labels changed. Maximum sentence: {feed.max_tokens} tokens."""

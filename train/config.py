@@ -71,6 +71,8 @@ class TrainConfig:
     soft_share: float = 0.5
     """Share of an annotated sentence's target that a teacher's probabilities get, in [0, 1]."""
     soft_temperature: float = 1.0
+    weight_bits: int = 8
+    """Bits of the shipped weights: 8 are rounded to after training, 4 are trained for from the start."""
     precision: Precision = "auto"
     compile: bool = False
     """torch.compile, with lengths in buckets; pays on a GPU."""
@@ -92,7 +94,9 @@ class TrainConfig:
                 raise InputError(f"{name} must lie in [{low}, {high}], not {value}")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+                raise InputError(
+                    f"{name} must be one of {', '.join(map(str, allowed))}, not {getattr(self, name)!r}"
+                )
 
     @property
     def reads_context(self) -> bool:
@@ -150,9 +154,10 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("threads", 0, 1024),
     ("seed", 0, 2**32 - 1),
 )
-_CHOICES = {
+_CHOICES: dict[str, tuple[str | int, ...]] = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "loss": ("plain", "weighted", "focal"),
+    "weight_bits": (4, 8),
     "keep": ("best", "last"),
     "tracker": ("none", "tensorboard", "trackio", "mlflow"),
 }

@@ -2,10 +2,11 @@
 
     python -m communique.train.export runs/student model/weights     # what `communique train` does last
 
-Weights are stored as int8, one scale an output channel (a row of the vocabulary), and are turned back
-into fp32 while the model loads. Activations stay fp32: quantising them dynamically, per tensor, makes a
-sentence's label depend on the other sentences of its batch, which a system that must say the same
-tomorrow cannot have. A quantised model is refused where it falls behind its fp32 form on the dev split.
+Weights are stored as int8, one scale an output channel (a row of the vocabulary), or in 4 bits where they
+were trained for it, and are turned back into fp32 while the model loads. Activations stay fp32:
+quantising them dynamically, per tensor, makes a sentence's label depend on the other sentences of its
+batch, which a system that must say the same tomorrow cannot have. A quantised model is refused where it
+falls behind its fp32 form on the dev split.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +23,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from communique.model.errors import InputError
+from communique.train import grid
 
 Fp32 = npt.NDArray[np.float32]
 
 OPSET = 17
 """Old enough for every ONNX Runtime and OpenVINO that is still installed."""
-_SMALLEST = 4096
-"""Tensors with fewer elements stay fp32: biases, norms, the classifier's last layer."""
 
 MAX_F1_LOSS = 0.005
 MAX_FLIPS = 0.01
@@ -112,26 +113,29 @@ def has_token_types(model_type: str) -> bool:
     return model_type in {"bert", "electra", "deberta-v2", "deberta", "albert"}
 
 
-def quantise_weights(source: Path, target: Path) -> None:
-    """Store a graph's large weights as int8.
+def quantise_weights(source: Path, target: Path, bits: int = 8) -> None:
+    """Store a graph's large weights as int8, or in 4 bits (see `communique.train.grid`).
 
-    A matrix (in, out) gets one scale an output column; the embedding table one a row, and its rows are
-    turned back only when they are looked up. Scales are max(|w|) / 127: symmetric, so no zero points.
+    A matrix (in, out) gets one int8 scale an output column; the embedding table one a row, and its rows
+    are turned back only when they are looked up. Scales are max(|w|) / 127: symmetric, so no zero points.
     """
+    matrix, gather = (_matrix_int8, _gather_int8) if bits == 8 else (_matrix_int4, _gather_int4)
     model = onnx.load(str(source))
     graph = model.graph
     weights = {i.name: i for i in graph.initializer if i.data_type == TensorProto.FLOAT}
     fresh: list[onnx.NodeProto] = []
     done: dict[str, str] = {}
     for node in list(graph.node):
-        if node.op_type == "Gather" and _large(weights.get(node.input[0])):
-            fresh += _gather_int8(graph, node, weights[node.input[0]])
+        if node.op_type == "Gather" and _large(weights.get(node.input[0]), bits, 1):
+            fresh += gather(graph, node, weights[node.input[0]])
             graph.node.remove(node)
-        elif node.op_type in ("MatMul", "Gemm") and _large(weights.get(node.input[1])):
+        elif node.op_type in ("MatMul", "Gemm"):
             name = node.input[1]
+            outputs = 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
+            if not _large(weights.get(name), bits, 1 - outputs):
+                continue
             if name not in done:
-                transposed = any(a.name == "transB" and a.i for a in node.attribute)
-                nodes, done[name] = _matrix_int8(graph, weights[name], axis=0 if transposed else 1)
+                nodes, done[name] = matrix(graph, weights[name], axis=outputs)
                 fresh += nodes
             node.input[1] = done[name]
     used = {name for node in [*graph.node, *fresh] for name in node.input}
@@ -147,8 +151,11 @@ def quantise_weights(source: Path, target: Path) -> None:
     onnx.save(model, str(target))
 
 
-def _large(tensor: onnx.TensorProto | None) -> bool:
-    return tensor is not None and len(tensor.dims) == 2 and int(np.prod(tensor.dims)) >= _SMALLEST
+def _large(tensor: onnx.TensorProto | None, bits: int, axis: int) -> bool:
+    """Whether a weight is stored small; `axis` is the one along which values are summed up."""
+    if tensor is None or len(tensor.dims) != 2:
+        return False
+    return grid.fits(list(tensor.dims), axis) if bits == 4 else int(np.prod(tensor.dims)) >= grid.SMALLEST
 
 
 def _to_int8(weight: Fp32, axis: int) -> tuple[npt.NDArray[np.int8], Fp32]:
@@ -187,6 +194,79 @@ def _gather_int8(
         helper.make_node("Cast", [f"{out}_rows"], [f"{out}_cast"], to=TensorProto.FLOAT),
         helper.make_node("Mul", [f"{out}_cast", f"{out}_scales"], [out]),
     ]
+
+
+def _matrix_int4(
+    graph: onnx.GraphProto, tensor: onnx.TensorProto, axis: int
+) -> tuple[list[onnx.NodeProto], str]:
+    """`axis` is that of the outputs; groups run along the other. Two values lie in a byte, from the halves
+    of the other axis, so that unpacking needs no type that old libraries lack."""
+    name, inner = tensor.name, 1 - axis
+    values, scale = grid.four_bits(numpy_helper.to_array(tensor), inner)
+    groups = [*tensor.dims]
+    groups[inner : inner + 1] = [-1, grid.GROUP]  # the inner axis as groups and places in a group
+    _add(graph, f"{name}_int4", _packed(values, inner))
+    _add(graph, f"{name}_scale", np.expand_dims(scale, inner + 1))
+    _add(graph, f"{name}_groups", np.array(groups, dtype=np.int64))
+    _add(graph, f"{name}_shape", np.array(tensor.dims, dtype=np.int64))
+    # Constants all: folded when the session is made, the run itself sees plain fp32.
+    nodes = _unpacked(graph, f"{name}_int4", name, inner)
+    nodes += [
+        helper.make_node("Reshape", [f"{name}_values", f"{name}_groups"], [f"{name}_grouped"]),
+        helper.make_node("Cast", [f"{name}_scale"], [f"{name}_scale32"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{name}_grouped", f"{name}_scale32"], [f"{name}_scaled"]),
+        helper.make_node("Reshape", [f"{name}_scaled", f"{name}_shape"], [f"{name}_fp32"]),
+    ]
+    return nodes, f"{name}_fp32"
+
+
+def _gather_int4(
+    graph: onnx.GraphProto, node: onnx.NodeProto, tensor: onnx.TensorProto
+) -> list[onnx.NodeProto]:
+    name, out = tensor.name, node.output[0]
+    values, scale = grid.four_bits(numpy_helper.to_array(tensor), 1)
+    _add(graph, f"{name}_int4", _packed(values, 1))
+    _add(graph, f"{name}_scale", np.expand_dims(scale, 2))
+    _add(graph, f"{name}_groups", np.array([0, 0, -1, grid.GROUP], dtype=np.int64))
+    _add(graph, f"{name}_shape", np.array([0, 0, tensor.dims[1]], dtype=np.int64))
+    return [
+        helper.make_node("Gather", [f"{name}_int4", node.input[1]], [f"{out}_rows"], axis=0),
+        helper.make_node("Gather", [f"{name}_scale", node.input[1]], [f"{out}_scales"], axis=0),
+        helper.make_node("Cast", [f"{out}_scales"], [f"{out}_scales32"], to=TensorProto.FLOAT),
+        *_unpacked(graph, f"{out}_rows", out, -1),
+        helper.make_node("Reshape", [f"{out}_values", f"{name}_groups"], [f"{out}_grouped"]),
+        helper.make_node("Mul", [f"{out}_grouped", f"{out}_scales32"], [f"{out}_scaled"]),
+        helper.make_node("Reshape", [f"{out}_scaled", f"{name}_shape"], [out]),
+    ]
+
+
+def _packed(values: npt.NDArray[np.int8], axis: int) -> npt.NDArray[np.uint8]:
+    """Values -8..7 two to a byte: the first half of `axis` in the low four bits, the second in the high."""
+    low, high = np.split((values + 8).astype(np.uint8), 2, axis=axis)
+    packed: npt.NDArray[np.uint8] = (low + 16 * high).astype(np.uint8)
+    return packed
+
+
+def _unpacked(graph: onnx.GraphProto, packed: str, name: str, axis: int) -> list[onnx.NodeProto]:
+    """Nodes that turn `packed` back into `{name}_values`, float32. OpenVINO shifts bytes in a wider type, so
+    the halves are had by division."""
+    _add(graph, "sixteen", np.array(16, dtype=np.int32))
+    _add(graph, "eight", np.array(8, dtype=np.int32))
+    return [
+        helper.make_node("Cast", [packed], [f"{name}_bytes"], to=TensorProto.INT32),
+        helper.make_node("Div", [f"{name}_bytes", "sixteen"], [f"{name}_high"]),
+        helper.make_node("Mul", [f"{name}_high", "sixteen"], [f"{name}_above"]),
+        helper.make_node("Sub", [f"{name}_bytes", f"{name}_above"], [f"{name}_low"]),
+        helper.make_node("Concat", [f"{name}_low", f"{name}_high"], [f"{name}_nibbles"], axis=axis),
+        helper.make_node("Sub", [f"{name}_nibbles", "eight"], [f"{name}_signed"]),
+        helper.make_node("Cast", [f"{name}_signed"], [f"{name}_values"], to=TensorProto.FLOAT),
+    ]
+
+
+def _add(graph: onnx.GraphProto, name: str, array: npt.NDArray[Any]) -> None:
+    """An initialiser, once a name."""
+    if not any(i.name == name for i in graph.initializer):
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
 
 
 def _sorted(nodes: Sequence[onnx.NodeProto], known: set[str]) -> list[onnx.NodeProto]:

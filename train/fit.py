@@ -43,6 +43,7 @@ from communique.train.batches import BUCKET, Collator, EncodedRows, TokenBatches
 from communique.train.config import TrainConfig
 from communique.train.encoders import ENCODERS, fetch_encoder
 from communique.train.export import has_token_types
+from communique.train.grid import put_on_grid, settle
 from communique.train.trainer import StanceTrainer, dev_metrics
 
 __all__ = ["TrainRow", "fit", "model_config", "predict_logits", "processes", "two_stages"]
@@ -53,6 +54,12 @@ def encoder_folder(name: str) -> str:
     if Path(name).is_dir():
         return name
     return str(fetch_encoder(name)) if name in ENCODERS else name
+
+
+def first_encoder(name: str) -> str:
+    """The encoder that a chain of trainings began with, where `name` is the folder of one."""
+    saved = Path(name) / "train.json"
+    return first_encoder(TrainConfig.load(saved).encoder) if saved.is_file() else name
 
 
 def build_model(config: TrainConfig) -> PreTrainedModel:
@@ -86,7 +93,7 @@ def model_config(config: TrainConfig, name: str, model_type: str) -> ModelConfig
     """How the trained model is to be fed, uncalibrated."""
     return ModelConfig(
         name=name,
-        encoder=config.encoder,
+        encoder=first_encoder(config.encoder),
         labels=tuple(map(str, LABELS)),
         labels_version=LABELS_VERSION,
         max_tokens=config.max_tokens,
@@ -162,6 +169,8 @@ def fit(
     set_seed(config.seed)
     torch.set_num_threads(config.threads or max(1, available_cores() // group.num_processes))
     model = build_model(config)
+    if config.weight_bits == 4:
+        put_on_grid(model)
     fast = AutoTokenizer.from_pretrained(encoder_folder(config.encoder))
     feed = model_config(config, "train", model.config.model_type)
     tokenizer = SentenceTokenizer(fast.backend_tokenizer, feed)
@@ -199,6 +208,7 @@ def fit(
             "which is saved: the same command with --resume goes on from there"
         )
     metrics = trainer.evaluate()
+    settle(model)
     trainer.save_model(str(out))
     if group.is_main_process:
         fast.save_pretrained(str(out))

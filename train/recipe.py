@@ -208,7 +208,7 @@ def ship(
     feed = model_config(config, name, model_type)
     fp32 = predict_logits(out, dataclasses.replace(config, precision="fp32"), dev_rows)
     if int8:
-        quantise_weights(out / "fp32.onnx", folder / "model.onnx")
+        quantise_weights(out / "fp32.onnx", folder / "model.onnx", config.weight_bits)
     else:
         shutil.copy(out / "fp32.onnx", folder / "model.onnx")
     shipped = _onnx_logits(folder / "model.onnx", folder / "tokenizer.json", feed, dev_rows)

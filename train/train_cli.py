@@ -6,6 +6,7 @@ communique train --out runs/student --resume
 communique train --folds --out ../folds
 communique train --out runs/search search --trials 30
 communique train --out runs/soup soup runs/one runs/two
+communique train --out runs/small shrink runs/teacher
 communique train soft-labels runs/teacher --file ../soft.jsonl
 torchrun --nproc-per-node 2 -m communique.cli train --out runs/two
 """
@@ -235,6 +236,27 @@ def soft_labels(
     sys.stdout.write(f"{len(found):,} unlabelled and {len(known):,} annotated sentences in {file}\n")
 
 
+def shrink(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(help="Folder that `communique train` wrote.")],
+    vocabulary: Annotated[int, typer.Option(min=1000, help="Tokens to keep.")] = 12_000,
+) -> None:
+    """Keep the tokens and positions that official statements need, to train on from there."""
+    from communique.train import recipe
+    from communique.train import shrink as smaller
+
+    job: _Job = ctx.obj
+    if job.given:
+        named = ", ".join(f"--{flag.replace('_', '-')}" for flag in sorted(job.given))
+        raise InputError(f"{named} before shrink: settings are those of the run, leave it out")
+    dev = recipe.labelled_rows(recipe.held_out(recipe.with_dev(job.annotations), "dev"))
+    apart = [row.text for row in [*dev, *recipe.labelled_rows(job.annotations.split("test"))]]
+    public = recipe.public_rows(job.public, job.config, apart) if job.public is not None else []
+    rows = [*recipe.training_rows(job.annotations, job.config), *public]
+    kept = smaller.shrink(run, job.out, [row.text for row in rows], vocabulary)
+    sys.stdout.write(f"{kept:,} tokens kept in {job.out}\n")
+
+
 def soup(
     ctx: typer.Context,
     runs: Annotated[list[Path], typer.Argument(help="Trainings of one encoder, or checkpoints of one.")],
@@ -312,4 +334,5 @@ run.__annotations__ = {p.name: p.annotation for p in _signature().parameters.val
 app.callback()(run)
 app.command("search")(search)
 app.command("soft-labels")(soft_labels)
+app.command("shrink")(shrink)
 app.command("soup")(soup)

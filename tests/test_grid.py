@@ -1,0 +1,161 @@
+"""Weights in 4 bits: the grid, the file, the model with a smaller vocabulary."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from communique.model.engine import Engine  # noqa: E402
+from communique.model.errors import InputError  # noqa: E402
+from communique.model.tokens import SentenceInput, SentenceTokenizer  # noqa: E402
+from communique.train import grid  # noqa: E402
+from communique.train.config import TrainConfig  # noqa: E402
+from communique.train.export import quantise_weights, to_onnx  # noqa: E402
+from communique.train.fit import first_encoder, model_config, predict_logits  # noqa: E402
+from communique.train.shrink import shrink  # noqa: E402
+
+TEXT = "the minister of agreed to lift ban on fish urges release all held sailors and calls for talks"
+WORDS = TEXT.split()
+
+
+def build(folder, family):
+    """A one-layer model of this family, random weights, as `communique train` would leave it."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    letters = list("abcdefghijklmnopqrstuvwxyz")
+    special = ["<s>", "<pad>", "</s>", "<unk>", "[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    names = [*special, *letters, *(f"##{c}" for c in letters), *WORDS]
+    vocab = {token: place for place, token in enumerate(dict.fromkeys(names))}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", continuing_subword_prefix="##"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=len(vocab),
+        hidden_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=256,
+        max_position_embeddings=300,
+        num_labels=5,
+        **({"pad_token_id": 1} if family == "MPNet" else {}),
+    )
+    torch.manual_seed(3)
+    model = getattr(transformers, f"{family}ForSequenceClassification")(config)
+    for parameter in model.parameters():  # as large as trained ones, so that differences would show
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    TrainConfig(encoder="an-encoder", max_tokens=40, before_tokens=8).save(folder / "train.json")
+    return model
+
+
+def logits_of(folder, sentences):
+    from communique.train.batches import TrainRow
+
+    config = TrainConfig.load(folder / "train.json")
+    rows = [TrainRow(s.text, s.before) for s in sentences]
+    return predict_logits(
+        folder, TrainConfig(max_tokens=40, before_tokens=8, precision="fp32", threads=1), rows
+    ), config
+
+
+SENTENCES = [
+    SentenceInput("the minister agreed to lift the ban on fish"),
+    SentenceInput("urges release of all held sailors", "the minister calls for talks"),
+    SentenceInput("talks"),
+]
+
+
+def test_rounding_twice_is_rounding_once_and_stays_near():
+    rng = np.random.default_rng(1)
+    weight = rng.normal(size=(40, 256)).astype(np.float32)
+    weight[3] = 0
+    rounded = grid.OnGrid()(torch.from_numpy(weight))
+    again = grid.OnGrid()(rounded)
+    assert torch.equal(rounded, again)
+    values, scale = grid.four_bits(weight, 1)
+    assert values.min() == -8 and values.max() <= 7 and scale.shape == (40, 2)
+    back = values * np.repeat(scale.astype(np.float32), grid.GROUP, axis=1)
+    assert np.array_equal(back, rounded.numpy())  # the file's arithmetic is the training's
+    across, steps = grid.four_bits(np.ascontiguousarray(weight.T), 0)
+    assert np.array_equal(across, values.T) and np.array_equal(steps, scale.T)
+    # A step is an eighth of a group's largest value; half of one is the most that rounding moves,
+    # a whole one where the largest is matched from the other side.
+    peak = np.abs(weight.reshape(40, 2, -1)).max(axis=2).repeat(grid.GROUP, axis=1)
+    assert (np.abs(back - weight) <= peak / 8 * 1.01).all() and np.abs(
+        back - weight
+    ).mean() < peak.mean() / 25
+
+
+def test_gradients_pass_and_settled_weights_are_rounded(tmp_path):
+    model = build(tmp_path, "MPNet")
+    assert grid.put_on_grid(model) > 6
+    layer = model.base_model.encoder.layer[0].attention.attn.q
+    loss = layer(torch.ones(1, 128)).sum()
+    loss.backward()
+    full = layer.parametrizations.weight.original
+    assert torch.allclose(full.grad, torch.ones_like(full))
+    full = full.detach().clone()
+    grid.settle(model)
+    assert torch.equal(layer.weight, grid.OnGrid()(full)) and not torch.equal(layer.weight, full)
+    assert not any("parametrizations" in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize("family", ["MPNet", "Bert"])
+def test_the_file_in_four_bits_says_what_torch_says(family, tmp_path):
+    model = build(tmp_path, family)
+    grid.put_on_grid(model)
+    grid.settle(model)
+    model.save_pretrained(tmp_path)
+    want, _ = logits_of(tmp_path, SENTENCES)
+    to_onnx(tmp_path, tmp_path / "fp32.onnx")
+    quantise_weights(tmp_path / "fp32.onnx", tmp_path / "model.onnx", bits=4)
+    assert (tmp_path / "model.onnx").stat().st_size < (tmp_path / "fp32.onnx").stat().st_size / 4
+    feed = model_config(TrainConfig(max_tokens=40, before_tokens=8), "x", model.config.model_type)
+    tokenizer = SentenceTokenizer.from_file(tmp_path / "tokenizer.json", feed)
+    engines = [Engine]
+    try:
+        from communique.model.openvino_engine import OpenVinoEngine, openvino
+
+        openvino()
+        engines.append(OpenVinoEngine)
+    except ModuleNotFoundError:
+        pass
+    for kind in engines:
+        engine = kind(
+            tmp_path / "model.onnx", pad_id=tokenizer.pad_id, token_types=feed.token_types, threads=1
+        )
+        assert np.allclose(engine.logits(tokenizer.encode(SENTENCES)), want, atol=2e-4), kind.name
+
+
+@pytest.mark.parametrize("family", ["MPNet", "Bert"])
+def test_fewer_tokens_and_positions_and_the_same_answers(family, tmp_path):
+    source, target = tmp_path / "run", tmp_path / "small"
+    source.mkdir()
+    build(source, family)
+    before = json.loads((source / "tokenizer.json").read_text())["model"]["vocab"]
+    kept = shrink(source, target, [f"{s.text} {s.before}" for s in SENTENCES], len(before) - 1)
+    assert kept == len(before) - 1
+    after = json.loads((target / "tokenizer.json").read_text())["model"]["vocab"]
+    want, _ = logits_of(source, SENTENCES)
+    got, config = logits_of(target, SENTENCES)
+    assert np.allclose(got, want, atol=1e-5), np.abs(got - want).max()
+    assert config.encoder == "an-encoder" and first_encoder(str(target)) == "an-encoder"
+    saved = json.loads((target / "config.json").read_text())
+    assert saved["vocab_size"] == kept and 52 <= saved["max_position_embeddings"] <= 54
+    # A word that lost its entry is cut into pieces, not unknown.
+    fast = transformers.AutoTokenizer.from_pretrained(target)
+    assert fast("and")["input_ids"][1:-1] == [after[piece] for piece in ("a", "##n", "##d")]
+
+
+def test_what_cannot_be_shrunk_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"train\.json"):
+        shrink(tmp_path, tmp_path / "out", [], 1000)
+    build(tmp_path, "Bert")
+    with pytest.raises(InputError, match="folder to read from"):
+        shrink(tmp_path, tmp_path, [], 1000)
