@@ -82,6 +82,8 @@ class Engine:
         options.log_severity_level = 3
         # Idle worker threads would otherwise spin and take the core from tokenising and writing.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # 4-bit weights times fp32: it would otherwise round activations to int8, which moves probabilities.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(model), options, providers=["CPUExecutionProvider"]

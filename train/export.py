@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -29,6 +30,8 @@ Fp32 = npt.NDArray[np.float32]
 
 OPSET = 17
 """Old enough for every ONNX Runtime and OpenVINO that is still installed."""
+OPSET_INT4, IR_INT4 = 21, 10
+"""The first that know 4-bit values in groups; ONNX Runtime 1.18, OpenVINO 2024.5."""
 
 MAX_F1_LOSS = 0.005
 MAX_FLIPS = 0.01
@@ -147,6 +150,10 @@ def quantise_weights(source: Path, target: Path, bits: int = 8) -> None:
     graph.node.extend(
         _sorted([*fresh, *body], {i.name for i in graph.initializer} | {i.name for i in graph.input})
     )
+    if bits == 4:
+        del model.opset_import[:]
+        model.opset_import.append(helper.make_opsetid("", OPSET_INT4))
+        model.ir_version = max(model.ir_version, IR_INT4)
     onnx.checker.check_model(model)
     onnx.save(model, str(target))
 
@@ -199,23 +206,21 @@ def _gather_int8(
 def _matrix_int4(
     graph: onnx.GraphProto, tensor: onnx.TensorProto, axis: int
 ) -> tuple[list[onnx.NodeProto], str]:
-    """`axis` is that of the outputs; groups run along the other. Two values lie in a byte, from the halves
-    of the other axis, so that unpacking needs no type that old libraries lack."""
+    """`axis` is that of the outputs; groups run along the other."""
     name, inner = tensor.name, 1 - axis
     values, scale = grid.four_bits(numpy_helper.to_array(tensor), inner)
-    groups = [*tensor.dims]
-    groups[inner : inner + 1] = [-1, grid.GROUP]  # the inner axis as groups and places in a group
-    _add(graph, f"{name}_int4", _packed(values, inner))
-    _add(graph, f"{name}_scale", np.expand_dims(scale, inner + 1))
-    _add(graph, f"{name}_groups", np.array(groups, dtype=np.int64))
-    _add(graph, f"{name}_shape", np.array(tensor.dims, dtype=np.int64))
-    # Constants all: folded when the session is made, the run itself sees plain fp32.
-    nodes = _unpacked(graph, f"{name}_int4", name, inner)
-    nodes += [
-        helper.make_node("Reshape", [f"{name}_values", f"{name}_groups"], [f"{name}_grouped"]),
+    _add(graph, f"{name}_int4", values.astype(ml_dtypes.int4))
+    _add(graph, f"{name}_scale", scale)
+    # Engines keep such weights in 4 bits and turn them back as they multiply.
+    nodes = [
         helper.make_node("Cast", [f"{name}_scale"], [f"{name}_scale32"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [f"{name}_grouped", f"{name}_scale32"], [f"{name}_scaled"]),
-        helper.make_node("Reshape", [f"{name}_scaled", f"{name}_shape"], [f"{name}_fp32"]),
+        helper.make_node(
+            "DequantizeLinear",
+            [f"{name}_int4", f"{name}_scale32"],
+            [f"{name}_fp32"],
+            axis=inner,
+            block_size=grid.GROUP,
+        ),
     ]
     return nodes, f"{name}_fp32"
 
@@ -223,43 +228,31 @@ def _matrix_int4(
 def _gather_int4(
     graph: onnx.GraphProto, node: onnx.NodeProto, tensor: onnx.TensorProto
 ) -> list[onnx.NodeProto]:
+    """Two values lie in a byte, one of each half of a row: rows of 4-bit values cannot be looked up."""
     name, out = tensor.name, node.output[0]
     values, scale = grid.four_bits(numpy_helper.to_array(tensor), 1)
-    _add(graph, f"{name}_int4", _packed(values, 1))
+    low, high = np.split((values + 8).astype(np.uint8), 2, axis=1)
+    _add(graph, f"{name}_int4", (low + 16 * high).astype(np.uint8))
     _add(graph, f"{name}_scale", np.expand_dims(scale, 2))
+    _add(graph, "sixteen", np.array(16, dtype=np.int32))
+    _add(graph, "eight", np.array(8, dtype=np.int32))
     _add(graph, f"{name}_groups", np.array([0, 0, -1, grid.GROUP], dtype=np.int64))
     _add(graph, f"{name}_shape", np.array([0, 0, tensor.dims[1]], dtype=np.int64))
     return [
         helper.make_node("Gather", [f"{name}_int4", node.input[1]], [f"{out}_rows"], axis=0),
         helper.make_node("Gather", [f"{name}_scale", node.input[1]], [f"{out}_scales"], axis=0),
         helper.make_node("Cast", [f"{out}_scales"], [f"{out}_scales32"], to=TensorProto.FLOAT),
-        *_unpacked(graph, f"{out}_rows", out, -1),
+        # OpenVINO shifts bytes in a wider type, so the halves are had by division.
+        helper.make_node("Cast", [f"{out}_rows"], [f"{out}_bytes"], to=TensorProto.INT32),
+        helper.make_node("Div", [f"{out}_bytes", "sixteen"], [f"{out}_high"]),
+        helper.make_node("Mul", [f"{out}_high", "sixteen"], [f"{out}_above"]),
+        helper.make_node("Sub", [f"{out}_bytes", f"{out}_above"], [f"{out}_low"]),
+        helper.make_node("Concat", [f"{out}_low", f"{out}_high"], [f"{out}_nibbles"], axis=-1),
+        helper.make_node("Sub", [f"{out}_nibbles", "eight"], [f"{out}_signed"]),
+        helper.make_node("Cast", [f"{out}_signed"], [f"{out}_values"], to=TensorProto.FLOAT),
         helper.make_node("Reshape", [f"{out}_values", f"{name}_groups"], [f"{out}_grouped"]),
         helper.make_node("Mul", [f"{out}_grouped", f"{out}_scales32"], [f"{out}_scaled"]),
         helper.make_node("Reshape", [f"{out}_scaled", f"{name}_shape"], [out]),
-    ]
-
-
-def _packed(values: npt.NDArray[np.int8], axis: int) -> npt.NDArray[np.uint8]:
-    """Values -8..7 two to a byte: the first half of `axis` in the low four bits, the second in the high."""
-    low, high = np.split((values + 8).astype(np.uint8), 2, axis=axis)
-    packed: npt.NDArray[np.uint8] = (low + 16 * high).astype(np.uint8)
-    return packed
-
-
-def _unpacked(graph: onnx.GraphProto, packed: str, name: str, axis: int) -> list[onnx.NodeProto]:
-    """Nodes that turn `packed` back into `{name}_values`, float32. OpenVINO shifts bytes in a wider type, so
-    the halves are had by division."""
-    _add(graph, "sixteen", np.array(16, dtype=np.int32))
-    _add(graph, "eight", np.array(8, dtype=np.int32))
-    return [
-        helper.make_node("Cast", [packed], [f"{name}_bytes"], to=TensorProto.INT32),
-        helper.make_node("Div", [f"{name}_bytes", "sixteen"], [f"{name}_high"]),
-        helper.make_node("Mul", [f"{name}_high", "sixteen"], [f"{name}_above"]),
-        helper.make_node("Sub", [f"{name}_bytes", f"{name}_above"], [f"{name}_low"]),
-        helper.make_node("Concat", [f"{name}_low", f"{name}_high"], [f"{name}_nibbles"], axis=axis),
-        helper.make_node("Sub", [f"{name}_nibbles", "eight"], [f"{name}_signed"]),
-        helper.make_node("Cast", [f"{name}_signed"], [f"{name}_values"], to=TensorProto.FLOAT),
     ]
 
 
