@@ -19,14 +19,7 @@ def narrow_encoder(tiny_encoder, tmp_path):
     """The tiny encoder's tokenizer over one layer that is wide enough for weights in 4 bits."""
     folder = tmp_path / "narrow"
     shutil.copytree(tiny_encoder, folder)
-    config = transformers.BertConfig(
-        vocab_size=3000,
-        hidden_size=128,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=128,
-        max_position_embeddings=256,
-    )
+    config = transformers.AutoConfig.from_pretrained(tiny_encoder, hidden_size=128, num_hidden_layers=1)
     transformers.BertModel(config).save_pretrained(folder)
     return folder
 

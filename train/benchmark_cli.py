@@ -269,11 +269,10 @@ def _check_unseen(artifact: Artifact, held: Sequence[Sentence], split: str) -> N
 
 def _public_rows(config: TrainConfig, annotations: Annotations, shared: Path | None) -> Any:  # noqa: ANN401
     """Public rows that resemble no sentence of dev or test."""
-    from communique.train.recipe import labelled_rows, public_rows
+    from communique.train.recipe import public_apart
     from communique.train.texts import shared_folder
 
-    held = [r for name in ("dev", "test") for r in labelled_rows(annotations.split(name))]
-    return public_rows(shared_folder(shared) / "public", config, [r.text for r in held], _say)
+    return public_apart(annotations, config, shared_folder(shared) / "public", _say)
 
 
 def _sizes(text: str) -> list[int | None]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from communique.eval.metrics import Scores
@@ -31,7 +30,13 @@ def card(
     feed: ModelConfig, config: TrainConfig, rows: Sequence[TrainRow], scores: Mapping[str, Scores], gate: Gate
 ) -> str:
     """The card as Markdown with a Hugging Face header."""
-    parts = [_header(scores), _what(feed), _data(rows, config), _scores(scores), _limits(feed, config, gate)]
+    parts = [
+        _header(scores),
+        _what(feed),
+        _data(feed, rows, config),
+        _scores(scores),
+        _limits(feed, config, gate),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -72,12 +77,12 @@ divided by a temperature ({feed.temperature}); a stance below {feed.threshold} b
 dev split."""
 
 
-def _data(rows: Sequence[TrainRow], config: TrainConfig) -> str:
+def _data(feed: ModelConfig, rows: Sequence[TrainRow], config: TrainConfig) -> str:
     counts = Counter(row.source or "real" for row in rows)
     lines = "\n".join(f"- {n:,} {_SOURCES[source]}" for source, n in counts.most_common())
     labels = Counter(row.label for row in rows if row.label)
     each = ", ".join(f"{labels[str(label)]:,} {label}" for label in LABELS)
-    if (Path(config.encoder) / "train.json").is_file():
+    if feed.encoder != config.encoder:  # the folder of a training
         lines += "\n- before that, in a training of its own, the teacher that it was made from (see `LOG.md`)"
     return f"""## What it was trained on
 {lines}

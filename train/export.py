@@ -177,8 +177,8 @@ def _matrix_int8(
 ) -> tuple[list[onnx.NodeProto], str]:
     values, scale = _to_int8(numpy_helper.to_array(tensor), axis)
     name = tensor.name
-    graph.initializer.append(numpy_helper.from_array(values, f"{name}_int8"))
-    graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+    _add(graph, f"{name}_int8", values)
+    _add(graph, f"{name}_scale", scale)
     # Cast and Mul of constants are folded when the session is made: the run itself sees plain fp32.
     nodes = [
         helper.make_node("Cast", [f"{name}_int8"], [f"{name}_cast"], to=TensorProto.FLOAT),
@@ -191,10 +191,9 @@ def _gather_int8(
     graph: onnx.GraphProto, node: onnx.NodeProto, tensor: onnx.TensorProto
 ) -> list[onnx.NodeProto]:
     name, out = tensor.name, node.output[0]
-    if not any(i.name == f"{name}_int8" for i in graph.initializer):
-        values, scale = _to_int8(numpy_helper.to_array(tensor), 0)
-        graph.initializer.append(numpy_helper.from_array(values, f"{name}_int8"))
-        graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+    values, scale = _to_int8(numpy_helper.to_array(tensor), 0)
+    _add(graph, f"{name}_int8", values)
+    _add(graph, f"{name}_scale", scale)
     return [
         helper.make_node("Gather", [f"{name}_int8", node.input[1]], [f"{out}_rows"], axis=0),
         helper.make_node("Gather", [f"{name}_scale", node.input[1]], [f"{out}_scales"], axis=0),

@@ -62,13 +62,13 @@ def first_encoder(name: str) -> str:
     return first_encoder(TrainConfig.load(saved).encoder) if saved.is_file() else name
 
 
-def build_model(config: TrainConfig) -> PreTrainedModel:
-    """The encoder with a fresh five-label head."""
+def build_model(config: TrainConfig, labels: Sequence[str] = tuple(map(str, LABELS))) -> PreTrainedModel:
+    """The encoder with a head for these labels, fresh unless `config.encoder` is a trained model's folder."""
     source = encoder_folder(config.encoder)
-    names = dict(enumerate(map(str, LABELS)))
+    names = dict(enumerate(labels))
     settings = AutoConfig.from_pretrained(
         source,
-        num_labels=len(LABELS),
+        num_labels=len(names),
         id2label=names,
         label2id={name: i for i, name in names.items()},
         hidden_dropout_prob=config.dropout,

@@ -32,14 +32,19 @@ def four_bits(weight: Fp32, axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArra
         weight: float32, two dimensions.
         axis: along which neighbours share a scale; its length is a multiple of `GROUP`.
     """
-    rows = np.moveaxis(weight, axis, 1)
-    grouped = rows.reshape(rows.shape[0], -1, GROUP)
-    peak = np.take_along_axis(grouped, np.abs(grouped).argmax(axis=2)[..., None], axis=2)
-    scale = (peak / -8).astype(np.float16)
-    full = scale.astype(np.float32)
-    values = np.clip(np.rint(np.divide(grouped, full, out=np.zeros_like(grouped), where=full != 0)), -8, 7)
-    shaped = values.astype(np.int8).reshape(rows.shape)
-    return np.moveaxis(shaped, 1, axis), np.moveaxis(scale[..., 0], 1, axis)
+    rows = np.moveaxis(weight, axis, 1).copy()  # what an ONNX file holds cannot be written to, torch warns
+    values, scale = _rounded(torch.from_numpy(rows))
+    shaped = values.numpy().astype(np.int8).reshape(rows.shape)
+    return np.moveaxis(shaped, 1, axis), np.moveaxis(scale[..., 0].numpy().astype(np.float16), 1, axis)
+
+
+def _rounded(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values (rows, groups, `GROUP`) and scales (rows, groups, 1), both float32, of a matrix by its rows."""
+    grouped = weight.reshape(weight.shape[0], -1, GROUP)
+    peak = grouped.gather(2, grouped.abs().argmax(dim=2, keepdim=True))
+    scale = (peak / -8).half().float()
+    steps = grouped / torch.where(scale == 0, torch.ones_like(scale), scale)
+    return steps.round_().clamp_(-8, 7), scale
 
 
 class OnGrid(torch.nn.Module):
@@ -48,12 +53,8 @@ class OnGrid(torch.nn.Module):
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The rounded weight, with the gradient of the weight itself."""
         with torch.no_grad():
-            grouped = weight.detach().reshape(weight.shape[0], -1, GROUP)
-            peak = grouped.gather(2, grouped.abs().argmax(dim=2, keepdim=True))
-            scale = (peak / -8).half().float()
-            full = torch.where(scale == 0, torch.ones_like(scale), scale)
-            rounded = (torch.round(grouped / full).clamp_(-8, 7) * scale).reshape(weight.shape)
-            step = rounded - weight
+            values, scale = _rounded(weight)
+            step = (values * scale).reshape(weight.shape) - weight
         return weight + step
 
 

@@ -25,8 +25,6 @@ import numpy as np
 import torch
 from rich.table import Table
 from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     TrainingArguments,
@@ -42,7 +40,7 @@ from communique.model.labels import LABELS, STANCES, label_index
 from communique.model.tokens import SentenceTokenizer
 from communique.train.batches import Collator, EncodedRows, TokenBatches, TrainRow
 from communique.train.config import TrainConfig
-from communique.train.fit import encoder_folder, model_config, use_bf16
+from communique.train.fit import build_model, encoder_folder, model_config, use_bf16
 from communique.train.public import PublicRow
 from communique.train.public_sources import PLOVER_ROOTS
 from communique.train.trainer import StanceTrainer
@@ -130,10 +128,11 @@ def train_and_predict(
     """Fine-tune on `train` and give the test rows' logits, (rows, 15); test labels are never looked at."""
     set_seed(config.seed)
     torch.set_num_threads(config.threads or available_cores())
-    source = encoder_folder(config.encoder)
-    model = _model(config, source)
+    model = build_model(config, ROOTS)
     feed = model_config(config, "plover", model.config.model_type)
-    tokenizer = SentenceTokenizer(AutoTokenizer.from_pretrained(source).backend_tokenizer, feed)
+    tokenizer = SentenceTokenizer(
+        AutoTokenizer.from_pretrained(encoder_folder(config.encoder)).backend_tokenizer, feed
+    )
     collator = Collator(tokenizer.pad_id, feed.token_types)
     eye = np.eye(len(ROOTS))
     data = EncodedRows(
@@ -144,21 +143,6 @@ def train_and_predict(
         last_state_trainer(config, model, data, collator, Path(scratch)).train()
     blank = EncodedRows([TrainRow(r.text, soft=tuple(eye[0])) for r in test], tokenizer)
     return _logits(model, blank, collator, bf16=use_bf16(config))
-
-
-def _model(config: TrainConfig, source: str) -> PreTrainedModel:
-    names = dict(enumerate(ROOTS))
-    settings = AutoConfig.from_pretrained(
-        source,
-        num_labels=len(ROOTS),
-        id2label=names,
-        label2id={name: i for i, name in names.items()},
-        hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=config.attention_dropout,
-        problem_type="single_label_classification",
-    )
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(source, config=settings)
-    return model
 
 
 def last_state_trainer(

@@ -117,6 +117,19 @@ def public_rows(
     return rows
 
 
+def public_apart(
+    annotations: Annotations,
+    config: TrainConfig,
+    folder: Path | None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[TrainRow]:
+    """Public rows that resemble no sentence of dev or test; none without a folder or a weight."""
+    if folder is None or config.public_weight == 0:
+        return []
+    held = [*held_out(annotations, "dev"), *held_out(annotations, "test")]
+    return public_rows(folder, config, [row.text for row in labelled_rows(held)], say)
+
+
 def with_dev(annotations: Annotations) -> Annotations:
     """The same where dev has its texts; else with a fifth of the project's own documents as `own-dev`."""
     if annotations.splits.get("own_dev") or any(s.text is not None for s in annotations.split("dev")):
@@ -161,10 +174,7 @@ def run(
     meter, resumed = Meter.start(), resume and is_begun(out)
     annotations = with_dev(annotations)
     dev = labelled_rows(held_out(annotations, "dev"))
-    public: list[TrainRow] = []
-    if public_folder is not None and config.public_weight > 0:
-        apart = [*dev, *labelled_rows(annotations.split("test"))]
-        public = public_rows(public_folder, config, [row.text for row in apart], say)
+    public = public_apart(annotations, config, public_folder, say)
     seen = two_stages(config, training_rows(annotations, config), public, dev, out, resume=resume)
     group = processes()
     if group.is_main_process:

@@ -26,7 +26,7 @@ from communique.train.batches import TrainRow
 from communique.train.config import TrainConfig
 from communique.train.corpus import Annotations
 from communique.train.fit import processes, two_stages
-from communique.train.recipe import labelled_rows, public_rows, training_rows
+from communique.train.recipe import labelled_rows, public_apart, training_rows
 
 TRIALS, STUDY, BEST = "trials.jsonl", "trials.sqlite", "best.json"
 
@@ -94,10 +94,7 @@ def search(
         raise InputError("search runs in one process: start it without torchrun, several times if need be")
     out.mkdir(parents=True, exist_ok=True)
     dev = labelled_rows(annotations.split("dev"))
-    public: list[TrainRow] = []
-    if public_folder is not None and config.public_weight > 0:
-        held = [*dev, *labelled_rows(annotations.split("test"))]
-        public = public_rows(public_folder, config, [row.text for row in held])
+    public = public_apart(annotations, config, public_folder)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name="communique",

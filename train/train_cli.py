@@ -17,6 +17,7 @@ import dataclasses
 import inspect
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -88,8 +89,9 @@ def run(ctx: typer.Context, **given: Any) -> None:  # noqa: ANN401  one argument
     if ctx.invoked_subcommand is not None:
         alone = [flag for flag, _, default, _ in _OWN if flag in _ALONE and own[flag] != default]
         if alone:
-            named = ", ".join(f"--{flag.replace('_', '-')}" for flag in alone)
-            raise InputError(f"{named} before {ctx.invoked_subcommand} would do nothing: leave it out")
+            raise InputError(
+                f"{_flags(alone)} before {ctx.invoked_subcommand} would do nothing: leave it out"
+            )
     job = _prepare(given, **{flag: own[flag] for flag in ("out", "config", "annotations", "shared")})
     if ctx.invoked_subcommand is not None:
         ctx.obj = job
@@ -246,15 +248,22 @@ def shrink(
     from communique.train import shrink as smaller
 
     job: _Job = ctx.obj
-    if job.given:
-        named = ", ".join(f"--{flag.replace('_', '-')}" for flag in sorted(job.given))
-        raise InputError(f"{named} before shrink: settings are those of the run, leave it out")
-    dev = recipe.labelled_rows(recipe.held_out(recipe.with_dev(job.annotations), "dev"))
-    apart = [row.text for row in [*dev, *recipe.labelled_rows(job.annotations.split("test"))]]
-    public = recipe.public_rows(job.public, job.config, apart) if job.public is not None else []
+    _settings_of_runs(job, "shrink")
+    public = recipe.public_apart(recipe.with_dev(job.annotations), job.config, job.public)
     rows = [*recipe.training_rows(job.annotations, job.config), *public]
     kept = smaller.shrink(run, job.out, [row.text for row in rows], vocabulary)
     sys.stdout.write(f"{kept:,} tokens kept in {job.out}\n")
+
+
+def _settings_of_runs(job: _Job, command: str, but: frozenset[str] = frozenset()) -> None:
+    """Refuse settings before a command that has those of the runs it reads."""
+    if job.given - but:
+        named = _flags(sorted(job.given - but))
+        raise InputError(f"{named} before {command}: settings are those of what was trained, leave it out")
+
+
+def _flags(names: Sequence[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def soup(
@@ -274,18 +283,13 @@ def soup(
         sys.stderr.write(f"dev macro-F1 {tried.macro_f1:.4f}{verdict}: {' + '.join(tried.parts)}\n")
 
     job: _Job = ctx.obj
-    if job.given - {"threads"}:
-        named = ", ".join(f"--{flag.replace('_', '-')}" for flag in sorted(job.given - {"threads"}))
-        raise InputError(f"{named} before soup: settings are those of the runs, leave it out")
+    _settings_of_runs(job, "soup", but=frozenset({"threads"}))
     meter = Meter.start()
     config = dataclasses.replace(settings_of(runs), threads=job.config.threads)
     annotations = recipe.with_dev(job.annotations)
     dev = recipe.labelled_rows(recipe.held_out(annotations, "dev"))
     try:
-        public: list[Any] = []
-        if job.public is not None and config.public_weight > 0:
-            apart = [*dev, *recipe.labelled_rows(annotations.split("test"))]
-            public = recipe.public_rows(job.public, config, [row.text for row in apart], _say)
+        public = recipe.public_apart(annotations, config, job.public, _say)
         rows = [*recipe.training_rows(annotations, config), *public]
         mix(runs, config, dev, job.out, say)
         artifact = recipe.ship(config, annotations, job.out, name=name, rows=rows)
