@@ -47,9 +47,10 @@ class SentenceTokenizer:
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
         self._config = config
-        self.cls_id = _special(tokenizer, "[CLS]", "<s>")
-        self.sep_id = _special(tokenizer, "[SEP]", "</s>")
-        self.pad_id = _special(tokenizer, "[PAD]", "<pad>")
+        # mpnet's vocabulary holds BERT's tokens too, as leftovers: its own come first.
+        self.cls_id = _special(tokenizer, "<s>", "[CLS]")
+        self.sep_id = _special(tokenizer, "</s>", "[SEP]")
+        self.pad_id = _special(tokenizer, "<pad>", "[PAD]")
 
     @classmethod
     def from_file(cls, path: Path, config: ModelConfig) -> SentenceTokenizer:

@@ -32,6 +32,8 @@ class TrainConfig:
     learning_rate: float = 7e-5
     """Of the encoder's top layer."""
     head_learning_rate: float = 1e-3
+    frozen_layers: int = 0
+    """The lowest layers, which keep what pretraining gave them, as do the embeddings below; 0 trains all."""
     layer_decay: float = 0.95
     """Each lower layer learns at this share of the rate of the one above it, in (0, 1]."""
     weight_decay: float = 0.01
@@ -72,7 +74,9 @@ class TrainConfig:
     """Share of an annotated sentence's target that a teacher's probabilities get, in [0, 1]."""
     soft_temperature: float = 1.0
     weight_bits: int = 8
-    """Bits of the shipped weights: 8 are rounded to after training, 4 are trained for from the start."""
+    """Bits of the shipped weights: 8 are rounded to after training, 4 are trained for."""
+    grid_from: float = 0.0
+    """Share of the steps after which 4-bit weights are trained as rounded, in [0, 1]; frozen ones are at once."""
     precision: Precision = "auto"
     compile: bool = False
     """torch.compile, with lengths in buckets; pays on a GPU."""
@@ -128,6 +132,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("epochs", 0.01, 1000),
     ("learning_rate", 1e-8, 1),
     ("head_learning_rate", 1e-8, 1),
+    ("frozen_layers", 0, 1000),
     ("layer_decay", 0.1, 1),
     ("weight_decay", 0, 1),
     ("warmup", 0, 0.9),
@@ -149,6 +154,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("soft_weight", 0, 100),
     ("soft_share", 0, 1),
     ("soft_temperature", 0.1, 20),
+    ("grid_from", 0, 1),
     ("eval_steps", 0, 1_000_000),
     ("patience", 0, 1000),
     ("threads", 0, 1024),

@@ -43,7 +43,7 @@ from communique.train.batches import BUCKET, Collator, EncodedRows, TokenBatches
 from communique.train.config import TrainConfig
 from communique.train.encoders import ENCODERS, fetch_encoder
 from communique.train.export import has_token_types
-from communique.train.grid import put_on_grid, settle
+from communique.train.grid import RoundFrom, put_on_grid, settle
 from communique.train.trainer import StanceTrainer, dev_metrics
 
 __all__ = ["TrainRow", "fit", "model_config", "predict_logits", "processes", "two_stages"]
@@ -78,7 +78,31 @@ def build_model(config: TrainConfig, labels: Sequence[str] = tuple(map(str, LABE
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         source, config=settings, attn_implementation=attention()
     )
+    freeze(model, config.frozen_layers)
     return model
+
+
+def freeze(model: PreTrainedModel, layers: int) -> None:
+    """Let the embeddings and the lowest layers be as they are, for a fraction of a step's time.
+
+    Lee, Tang and Lin 2019, "What would Elsa do?": a half of BERT's layers hardly needs fine-tuning.
+
+    Raises:
+        InputError: there are not so many layers.
+    """
+    if layers == 0:
+        return
+    depth = model.config.num_hidden_layers
+    if layers > depth:
+        raise InputError(f"frozen_layers is {layers}, but the encoder has {depth} layers")
+    for name, module in model.base_model.named_modules():
+        above, _, last = name.rpartition(".")
+        # mpnet's layers share one table of attention biases, made below them.
+        low = last in ("embeddings", "relative_attention_bias")
+        if low or (above.endswith(("layer", "layers")) and last.isdigit() and int(last) < layers):
+            module.requires_grad_(False)
+            for dropout in (m for m in module.modules() if isinstance(m, torch.nn.Dropout)):
+                dropout.p = 0.0
 
 
 def attention() -> str | None:
@@ -169,8 +193,7 @@ def fit(
     set_seed(config.seed)
     torch.set_num_threads(config.threads or max(1, available_cores() // group.num_processes))
     model = build_model(config)
-    if config.weight_bits == 4:
-        put_on_grid(model)
+    on_grid = [RoundFrom(put_on_grid(model), config.grid_from)] if config.weight_bits == 4 else []
     fast = AutoTokenizer.from_pretrained(encoder_folder(config.encoder))
     feed = model_config(config, "train", model.config.model_type)
     tokenizer = SentenceTokenizer(fast.backend_tokenizer, feed)
@@ -197,7 +220,7 @@ def fit(
         eval_dataset=EncodedRows(dev, tokenizer),
         data_collator=Collator(tokenizer.pad_id, feed.token_types, bucket),
         compute_metrics=dev_metrics,
-        callbacks=[*early, stop, *callbacks],
+        callbacks=[*early, *on_grid, stop, *callbacks],
         config=config,
     )
     with stop.listening():
@@ -288,7 +311,8 @@ def two_stages(
     if not public or config.first_epochs == 0:
         fit(config, [*rows, *public], dev, out, resume=resume, callbacks=callbacks)
     else:
-        first = dataclasses.replace(config, epochs=config.first_epochs, keep="last")
+        # Weights that are trained go on their grid once, towards the end.
+        first = dataclasses.replace(config, epochs=config.first_epochs, keep="last", grid_from=1.0)
         fit(first, public, dev, out / "first", resume=resume)
         start = dataclasses.replace(config, encoder=str(out / "first"))
         fit(start, rows, dev, out, resume=resume, callbacks=callbacks, first=public)

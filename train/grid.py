@@ -1,8 +1,9 @@
 """Weights on a grid of sixteen values a group: trained there, so that storing them as 4 bits loses nothing.
 
-    put_on_grid(model)        # every forward pass sees rounded weights, the optimiser full ones
-    ...                       # train
-    settle(model)             # the rounded weights are the model's own from here on
+    grid = put_on_grid(model)   # every forward pass sees rounded weights, the optimiser full ones
+    grid.active = False         # until it is True again, full ones too
+    ...                         # train
+    settle(model)               # the rounded weights are the model's own from here on
 
 128 neighbouring weights of one output share a scale, a sixteen-bit float: their largest value by size
 is -8 of it, the others are rounded to -8..7. Gradients pass through the rounding unchanged (the
@@ -12,13 +13,19 @@ Rounding a rounded weight changes nothing, so the file that ships and the model 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn.utils import parametrize
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 GROUP = 128
 """Weights that share a scale."""
+_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""Of the largest weight of a group, where the grid of a frozen weight may end."""
 SMALLEST = 4096
 """Tensors with fewer elements keep their precision: the classifier's last layer, attention biases."""
 
@@ -38,32 +45,81 @@ def four_bits(weight: Fp32, axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArra
     return np.moveaxis(shaped, 1, axis), np.moveaxis(scale[..., 0].numpy().astype(np.float16), 1, axis)
 
 
-def _rounded(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _rounded(weight: torch.Tensor, share: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Values (rows, groups, `GROUP`) and scales (rows, groups, 1), both float32, of a matrix by its rows."""
     grouped = weight.reshape(weight.shape[0], -1, GROUP)
     peak = grouped.gather(2, grouped.abs().argmax(dim=2, keepdim=True))
-    scale = (peak / -8).half().float()
+    scale = (share * peak / -8).half().float()
     steps = grouped / torch.where(scale == 0, torch.ones_like(scale), scale)
     return steps.round_().clamp_(-8, 7), scale
+
+
+def _nearest(weight: torch.Tensor) -> torch.Tensor:
+    """A matrix on the grid, the scale of each group chosen so that least is lost of its weights.
+
+    Cutting off the largest weights makes the steps finer for the others.
+    """
+    best = torch.stack([values * scale for values, scale in (_rounded(weight, s) for s in _SHARES)])
+    miss = (best - weight.reshape(best.shape[1:])).square().sum(dim=3, keepdim=True)
+    taken = miss.argmin(dim=0, keepdim=True).expand(1, *best.shape[1:])
+    return best.gather(0, taken)[0].reshape(weight.shape)
+
+
+@dataclass
+class Grid:
+    """Whether the trained weights of a model are rounded as they are used, and how many tensors that is."""
+
+    active: bool = True
+    tensors: int = 0
 
 
 class OnGrid(torch.nn.Module):
     """A weight rounded to its grid, shape kept; groups run along its last dimension."""
 
+    def __init__(self, grid: Grid) -> None:
+        super().__init__()
+        self._grid = grid
+
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The rounded weight, with the gradient of the weight itself."""
+        if not self._grid.active:
+            return weight
         with torch.no_grad():
             values, scale = _rounded(weight)
             step = (values * scale).reshape(weight.shape) - weight
         return weight + step
 
 
-def put_on_grid(model: torch.nn.Module) -> int:
-    """Round every large linear layer and embedding from now on; how many there are."""
-    large = [module for module in model.modules() if _fits(module)]
-    for module in large:
-        parametrize.register_parametrization(module, "weight", OnGrid())
-    return len(large)
+def put_on_grid(model: torch.nn.Module) -> Grid:
+    """Round every large linear layer and embedding from now on; frozen ones once and for all."""
+    grid = Grid()
+    for module in [module for module in model.modules() if _fits(module)]:
+        grid.tensors += 1
+        if module.weight.requires_grad:
+            parametrize.register_parametrization(module, "weight", OnGrid(grid))
+        else:
+            module.weight.data = _nearest(module.weight.data)
+    return grid
+
+
+class RoundFrom(TrainerCallback):
+    """Uses the trained weights as rounded after a share of the steps, in a resumed run too."""
+
+    def __init__(self, grid: Grid, share: float) -> None:
+        self._grid = grid
+        self._share = share
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,  # noqa: ANN401  model, optimiser and so on
+    ) -> None:
+        """Called by the training loop, its steps counted."""
+        self._grid.active = state.global_step >= self._share * state.max_steps
+
+    on_step_end = on_train_begin
 
 
 def settle(model: torch.nn.Module) -> None:

@@ -11,7 +11,6 @@ that follows gets the model used to it. Single characters stay, so nothing becom
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +18,13 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, set_seed
 
 from communique.model.errors import InputError
 from communique.model.tokens import SentenceTokenizer
 from communique.train.config import TrainConfig
-from communique.train.fit import model_config
+from communique.train.encoders import ENCODERS
+from communique.train.fit import build_model, encoder_folder, model_config
 
 _SPECIAL_TOKENS = 4
 """A start, and an end after the sentence and each neighbour."""
@@ -46,18 +46,25 @@ def shrink(source: Path, target: Path, texts: Sequence[str], vocabulary: int) ->
     Raises:
         InputError: no trained model in `source`, or its tokenizer is not of the WordPiece kind.
     """
-    if not (source / "train.json").is_file():
-        raise InputError(f"{source}: no train.json; name a folder that `communique train` wrote")
+    trained = (source / "train.json").is_file()
+    if not trained and str(source) not in ENCODERS:
+        raise InputError(
+            f"{source}: no train.json; name a folder that `communique train` wrote, or one of "
+            f"{', '.join(ENCODERS)}"
+        )
     if source.resolve() == target.resolve():
         raise InputError(f"--out {target}: is the folder to read from; name another")
-    config = TrainConfig.load(source / "train.json")
+    config = TrainConfig.load(source / "train.json") if trained else TrainConfig(encoder=str(source))
+    if not trained:
+        set_seed(config.seed)  # of the head, which an encoder lacks
+        source = Path(encoder_folder(str(source)))
     record = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
     if record["model"]["type"] != "WordPiece":
         raise InputError(
             f"{source}: its tokenizer is {record['model']['type']}, only WordPiece can be shrunk"
         )
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
-    model = AutoModelForSequenceClassification.from_pretrained(source)
+    model = AutoModelForSequenceClassification.from_pretrained(source) if trained else build_model(config)
     # Without truncation and filling, as sentences are read.
     feed = SentenceTokenizer(tokenizer, model_config(config, "shrink", model.config.model_type))
     special = [str(tokenizer.id_to_token(i)) for i in (feed.cls_id, feed.sep_id, feed.pad_id)]
@@ -75,7 +82,7 @@ def shrink(source: Path, target: Path, texts: Sequence[str], vocabulary: int) ->
     (target / "tokenizer_config.json").write_text(
         json.dumps(_names(special, limit), indent=2) + "\n", encoding="utf-8"
     )
-    shutil.copy(source / "train.json", target / "train.json")
+    config.save(target / "train.json")
     return len(kept)
 
 

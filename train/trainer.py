@@ -110,6 +110,8 @@ def parameter_groups(model: PreTrainedModel, config: TrainConfig) -> list[dict[s
     depth = model.config.num_hidden_layers
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         decay = 0.0 if parameter.ndim < 2 else config.weight_decay
         if name.startswith(("classifier", "score")):
             rate = config.head_learning_rate
