@@ -156,3 +156,16 @@ def own(root):
         dataclasses.replace(s, row=dataclasses.replace(s.row, synthetic=False, passes=2)) for s in kept
     )
     return dataclasses.replace(annotations, sentences=real, splits={"split": places})
+
+
+@pytest.fixture(scope="session")
+def wide_encoder(tiny_encoder, tmp_path_factory):
+    """The tiny encoder's tokenizer over two layers that are wide enough for weights in 4 bits."""
+    import shutil
+
+    from transformers import AutoConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("wide")
+    shutil.copytree(tiny_encoder, folder, dirs_exist_ok=True)
+    BertModel(AutoConfig.from_pretrained(tiny_encoder, hidden_size=128)).save_pretrained(folder)
+    return folder

@@ -16,7 +16,7 @@ from communique.model.tokens import SentenceInput, SentenceTokenizer  # noqa: E4
 from communique.train import grid  # noqa: E402
 from communique.train.config import TrainConfig  # noqa: E402
 from communique.train.export import quantise_weights, to_onnx  # noqa: E402
-from communique.train.fit import first_encoder, model_config, predict_logits  # noqa: E402
+from communique.train.fit import first_encoder, freeze, model_config, predict_logits, trained_before  # noqa: E402
 from communique.train.shrink import shrink  # noqa: E402
 
 TEXT = "the minister of agreed to lift ban on fish urges release all held sailors and calls for talks"
@@ -75,8 +75,8 @@ def test_rounding_twice_is_rounding_once_and_stays_near():
     rng = np.random.default_rng(1)
     weight = rng.normal(size=(40, 256)).astype(np.float32)
     weight[3] = 0
-    rounded = grid.OnGrid()(torch.from_numpy(weight))
-    again = grid.OnGrid()(rounded)
+    rounded = grid.OnGrid(grid.Grid())(torch.from_numpy(weight))
+    again = grid.OnGrid(grid.Grid())(rounded)
     assert torch.equal(rounded, again)
     values, scale = grid.four_bits(weight, 1)
     assert values.min() == -8 and values.max() <= 7 and scale.shape == (40, 2)
@@ -94,7 +94,7 @@ def test_rounding_twice_is_rounding_once_and_stays_near():
 
 def test_gradients_pass_and_settled_weights_are_rounded(tmp_path):
     model = build(tmp_path, "MPNet")
-    assert grid.put_on_grid(model) > 6
+    assert grid.put_on_grid(model).tensors > 6
     layer = model.base_model.encoder.layer[0].attention.attn.q
     loss = layer(torch.ones(1, 128)).sum()
     loss.backward()
@@ -102,8 +102,49 @@ def test_gradients_pass_and_settled_weights_are_rounded(tmp_path):
     assert torch.allclose(full.grad, torch.ones_like(full))
     full = full.detach().clone()
     grid.settle(model)
-    assert torch.equal(layer.weight, grid.OnGrid()(full)) and not torch.equal(layer.weight, full)
+    assert torch.equal(layer.weight, grid.OnGrid(grid.Grid())(full)) and not torch.equal(layer.weight, full)
     assert not any("parametrizations" in name for name in model.state_dict())
+
+
+def test_frozen_weights_are_rounded_at_once_nearer_than_by_their_peak(tmp_path):
+    model = build(tmp_path, "MPNet")
+    layer = model.base_model.encoder.layer[0].attention.attn.q
+    above = model.base_model.encoder.layer[0].attention.attn.k
+    layer.requires_grad_(False)
+    full, kept = layer.weight.detach().clone(), above.weight.detach().clone()
+    state = grid.put_on_grid(model)
+    state.active = False
+    by_peak = grid.OnGrid(grid.Grid())(full)
+    assert (layer.weight - full).square().sum() < 0.97 * (by_peak - full).square().sum()
+    assert torch.equal(grid.OnGrid(grid.Grid())(layer.weight), layer.weight)  # as the file will have it
+    assert torch.equal(above.weight, kept)  # trained ones wait
+    grid.settle(model)
+    assert torch.equal(above.weight, kept)
+
+
+@pytest.mark.parametrize(("step", "active"), [(0, False), (5, False), (6, True), (10, True)])
+def test_rounding_begins_after_a_share_of_the_steps(step, active):
+    state = grid.Grid()
+    at = transformers.TrainerState(global_step=step, max_steps=10)
+    for told in (grid.RoundFrom(state, 0.6).on_train_begin, grid.RoundFrom(state, 0.6).on_step_end):
+        told(None, at, None)
+        assert state.active is active
+
+
+@pytest.mark.parametrize("family", ["MPNet", "Bert"])
+def test_frozen_layers_and_what_lies_below_get_no_gradient(family, tmp_path):
+    model = build(tmp_path, family)
+    head = {name for name, _ in model.named_parameters() if name.startswith("classifier")}
+    freeze(model, 1)
+    free = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert head <= free and all("layer.0" not in name and "embeddings" not in name for name in free)
+    model.train()
+    ids = torch.arange(8, 24).reshape(2, 8)
+    model(input_ids=ids).logits.sum().backward()
+    assert model.base_model.embeddings.word_embeddings.weight.grad is None
+    assert all(p.grad is not None for name, p in model.named_parameters() if name in head)
+    with pytest.raises(InputError, match="encoder has 1 layers"):
+        freeze(model, 2)
 
 
 @pytest.mark.parametrize("family", ["MPNet", "Bert"])
@@ -139,8 +180,9 @@ def test_fewer_tokens_and_positions_and_the_same_answers(family, tmp_path):
     source.mkdir()
     build(source, family)
     before = json.loads((source / "tokenizer.json").read_text())["model"]["vocab"]
-    kept = shrink(source, target, [f"{s.text} {s.before}" for s in SENTENCES], len(before) - 1)
-    assert kept == len(before) - 1
+    fewer = len(before) - 3  # "and", which no sentence has, and BERT's start and end beside its own
+    kept = shrink(source, target, [f"{s.text} {s.before}" for s in SENTENCES], fewer)
+    assert kept == fewer
     after = json.loads((target / "tokenizer.json").read_text())["model"]["vocab"]
     want, _ = logits_of(source, SENTENCES)
     got, config = logits_of(target, SENTENCES)
@@ -151,6 +193,21 @@ def test_fewer_tokens_and_positions_and_the_same_answers(family, tmp_path):
     # A word that lost its entry is cut into pieces, not unknown.
     fast = transformers.AutoTokenizer.from_pretrained(target)
     assert fast("and")["input_ids"][1:-1] == [after[piece] for piece in ("a", "##n", "##d")]
+
+
+def test_an_encoder_is_shrunk_before_any_training(tmp_path):
+    source, target = tmp_path / "encoder", tmp_path / "small"
+    source.mkdir()
+    build(source, "MPNet")
+    (source / "train.json").unlink()
+    for again in (target, tmp_path / "again"):
+        shrink(source, again, [s.text for s in SENTENCES], 70)
+    assert first_encoder(str(target)) == str(source) and not trained_before(str(target))
+    assert json.loads((target / "config.json").read_text())["id2label"]["2"] == "concession"
+    weights = (target / "model.safetensors").read_bytes()
+    assert weights == (tmp_path / "again" / "model.safetensors").read_bytes()  # the new head is seeded
+    (target / "metrics.json").write_text("{}")
+    assert trained_before(str(target))
 
 
 def test_what_cannot_be_shrunk_is_named(tmp_path):

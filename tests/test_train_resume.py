@@ -95,6 +95,36 @@ def test_interrupted_and_resumed_equals_straight_bit_for_bit(where, short, rows,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("at", [4, 9])
+def test_half_frozen_and_rounded_from_the_middle_on_it_resumes_bit_for_bit(
+    at, short, rows, wide_encoder, tmp_path
+):
+    import torch
+    from safetensors.torch import load_file
+
+    from communique.train.fit import fit
+    from communique.train.grid import Grid, OnGrid
+    from communique.train.resume import Interrupted
+
+    config = dataclasses.replace(
+        short, encoder=str(wide_encoder), epochs=1, frozen_layers=1, weight_bits=4, grid_from=0.5
+    )
+    one, two, steps = tmp_path / "straight", tmp_path / "resumed", Losses()
+    fit(config, *rows, one, callbacks=[steps])
+    assert len(steps.seen) > 10
+    with pytest.raises(Interrupted):
+        fit(config, *rows, two, callbacks=[InterruptAt(at)])
+    fit(config, *rows, two, resume=True)
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+    before, after = load_file(wide_encoder / "model.safetensors"), load_file(one / "model.safetensors")
+    for layer, frozen in ((0, True), (1, False)):
+        name = f"encoder.layer.{layer}.attention.self.query"
+        weight = after[f"bert.{name}.weight"]
+        assert torch.equal(OnGrid(Grid())(weight), weight)
+        assert torch.equal(before[f"{name}.bias"], after[f"bert.{name}.bias"]) is frozen
+
+
+@pytest.mark.slow
 def test_resuming_another_run_says_what_differs(short, rows, straight):
     from communique.train.fit import fit
 

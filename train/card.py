@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from communique.eval.metrics import Scores
 from communique.model.artifact import ModelConfig
 from communique.model.labels import DEFINITIONS, LABELS
 from communique.train.config import TrainConfig
 from communique.train.export import Gate
-
-if TYPE_CHECKING:
-    from communique.train.fit import TrainRow
+from communique.train.fit import TrainRow, trained_before
 
 _SOURCES = {
     "real": "annotated sentences of real statements",
@@ -32,7 +29,7 @@ def card(
     """The card as Markdown with a Hugging Face header."""
     parts = [
         _header(scores),
-        _what(feed),
+        _what(feed, config),
         _data(feed, rows, config),
         _scores(scores),
         _limits(feed, config, gate),
@@ -60,7 +57,8 @@ model-index:
 # communique: the stance of sentences in official statements"""
 
 
-def _what(feed: ModelConfig) -> str:
+def _what(feed: ModelConfig, config: TrainConfig) -> str:
+    frozen = f", its lowest layers ({config.frozen_layers}) as pretrained" if config.frozen_layers else ""
     labels = "\n".join(f"- `{label}`: {DEFINITIONS[label]}" for label in LABELS)
     context = (
         f"It also reads up to {feed.before_tokens} tokens of the sentence before and {feed.after_tokens} of the one after."
@@ -68,7 +66,7 @@ def _what(feed: ModelConfig) -> str:
         else "It reads the sentence alone, without its neighbours."
     )
     return f"""## What it is
-A transformer ({feed.encoder}), fine-tuned to label each sentence of an official statement in English:
+A transformer ({feed.encoder}{frozen}), fine-tuned to label each sentence of an official statement in English:
 
 {labels}
 
@@ -82,7 +80,7 @@ def _data(feed: ModelConfig, rows: Sequence[TrainRow], config: TrainConfig) -> s
     lines = "\n".join(f"- {n:,} {_SOURCES[source]}" for source, n in counts.most_common())
     labels = Counter(row.label for row in rows if row.label)
     each = ", ".join(f"{labels[str(label)]:,} {label}" for label in LABELS)
-    if feed.encoder != config.encoder:  # the folder of a training
+    if trained_before(config.encoder):
         lines += "\n- before that, in a training of its own, the teacher that it was made from (see `LOG.md`)"
     return f"""## What it was trained on
 {lines}

@@ -62,6 +62,16 @@ def first_encoder(name: str) -> str:
     return first_encoder(TrainConfig.load(saved).encoder) if saved.is_file() else name
 
 
+def trained_before(name: str) -> bool:
+    """Whether `name` is the folder of a training, or was made from that of one."""
+    folder = Path(name)
+    if not (folder / "train.json").is_file():
+        return False
+    return (folder / "metrics.json").is_file() or trained_before(
+        TrainConfig.load(folder / "train.json").encoder
+    )
+
+
 def build_model(config: TrainConfig, labels: Sequence[str] = tuple(map(str, LABELS))) -> PreTrainedModel:
     """The encoder with a head for these labels, fresh unless `config.encoder` is a trained model's folder."""
     source = encoder_folder(config.encoder)
@@ -217,7 +227,8 @@ def fit(
         args=_arguments(config, out, math.ceil(len(plan) * config.epochs)),
         rows=train_data,
         batches=plan,
-        eval_dataset=EncodedRows(dev, tokenizer),
+        # By length, so that batches of dev hold little padding.
+        eval_dataset=EncodedRows(sorted(dev, key=lambda row: len(row.before + row.text)), tokenizer),
         data_collator=Collator(tokenizer.pad_id, feed.token_types, bucket),
         compute_metrics=dev_metrics,
         callbacks=[*early, *on_grid, stop, *callbacks],

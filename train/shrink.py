@@ -1,7 +1,7 @@
-"""A trained model with the tokens and positions that official statements need, and no others.
+"""An encoder, or a trained model, with the tokens and positions that official statements need.
 
-    communique train --out runs/small shrink runs/teacher --vocabulary 12000
-    communique train --encoder runs/small --weight-bits 4 --public-weight 0 --epochs 1 --out runs/model
+    communique train --out runs/small shrink all-mpnet-base-v2 --vocabulary 12000
+    communique train --encoder runs/small --weight-bits 4 --out runs/model
 
 A fifth of a base-sized encoder is the table of its vocabulary, most of which official prose never uses.
 Rows of the table go; WordPiece cuts a word that lost its own entry into shorter pieces, and the training
@@ -38,32 +38,31 @@ def shrink(source: Path, target: Path, texts: Sequence[str], vocabulary: int) ->
     """Write the model of `source` with fewer tokens and positions; how many tokens were kept.
 
     Args:
-        source: folder of a model that `communique train` wrote.
+        source: folder of a model that `communique train` wrote, or an encoder: its folder or pinned name.
         target: folder for the smaller one, of the same form.
         texts: which tokens are wanted is counted on them; none of a held-out document.
         vocabulary: tokens to keep; the single characters and special tokens among them.
 
     Raises:
-        InputError: no trained model in `source`, or its tokenizer is not of the WordPiece kind.
+        InputError: no model in `source`, or its tokenizer is not of the WordPiece kind.
     """
     trained = (source / "train.json").is_file()
-    if not trained and str(source) not in ENCODERS:
+    if not trained and str(source) not in ENCODERS and not (source / "tokenizer.json").is_file():
         raise InputError(
-            f"{source}: no train.json; name a folder that `communique train` wrote, or one of "
-            f"{', '.join(ENCODERS)}"
+            f"{source}: neither train.json nor tokenizer.json; name a folder that `communique train` wrote, "
+            f"an encoder's, or one of {', '.join(ENCODERS)}"
         )
     if source.resolve() == target.resolve():
         raise InputError(f"--out {target}: is the folder to read from; name another")
     config = TrainConfig.load(source / "train.json") if trained else TrainConfig(encoder=str(source))
-    if not trained:
-        set_seed(config.seed)  # of the head, which an encoder lacks
-        source = Path(encoder_folder(str(source)))
+    source = Path(encoder_folder(str(source)))
     record = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
     if record["model"]["type"] != "WordPiece":
         raise InputError(
             f"{source}: its tokenizer is {record['model']['type']}, only WordPiece can be shrunk"
         )
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    set_seed(config.seed)  # of the head, which an encoder alone lacks
     model = AutoModelForSequenceClassification.from_pretrained(source) if trained else build_model(config)
     # Without truncation and filling, as sentences are read.
     feed = SentenceTokenizer(tokenizer, model_config(config, "shrink", model.config.model_type))

@@ -240,7 +240,9 @@ def soft_labels(
 
 def shrink(
     ctx: typer.Context,
-    run: Annotated[Path, typer.Argument(help="Folder that `communique train` wrote.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder that `communique train` wrote, or an encoder: its folder or name.")
+    ],
     vocabulary: Annotated[int, typer.Option(min=1000, help="Tokens to keep.")] = 12_000,
 ) -> None:
     """Keep the tokens and positions that official statements need, to train on from there."""
