@@ -2,7 +2,7 @@
 
     communique archive statements/ --out labelled --backend torch
 
-Weights are those of the artefact's `model.onnx`, int8 turned back to fp32 as the other engines do, never a
+Weights are those of the artefact's `model.onnx`, turned back to fp32 as the other engines do, never a
 fp32 model that lies near it: one version, one set of weights, on every engine and every machine. Only the
 forward pass differs: batches, order, repeats, shards and journal are those of the other engines.
 
@@ -24,6 +24,8 @@ import numpy.typing as npt
 from communique.model.artifact import ArtifactError
 from communique.model.engine import Engine, Feed, Logits
 from communique.model.errors import InputError
+
+Fp32 = npt.NDArray[np.float32]
 
 BYTES_A_TOKEN = 64 * 1024
 """Activations of one token in bf16 with room to spare: a 768-wide encoder needs some 40 KiB."""
@@ -56,12 +58,14 @@ class TorchEngine(Engine):
 
         torch.set_num_threads(threads)
         self._models = [(from_onnx(model).eval(), torch.device("cpu"))]
-        self._prepare()
-        return {"input_ids", "attention_mask", "token_type_ids"}
+        return self._prepare()
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> set[str]:
+        """Ready for streams; names of the model's inputs."""
         self._next = itertools.count()
         self._mine = threading.local()
+        types = {"token_type_ids"} if self._models[0][0].config.model_type == "bert" else set()
+        return {"input_ids", "attention_mask"} | types
 
     def _forward(self, feed: Feed) -> Logits:
         import torch
@@ -91,8 +95,7 @@ class TorchCudaEngine(TorchEngine):
         devices = [torch.device("cuda", i) for i in range(self.streams)]
         self._models = [(from_onnx(model).eval().to(d, torch.bfloat16), d) for d in devices]
         self.budget = budget_for(min(torch.cuda.mem_get_info(d)[0] for d in devices))
-        self._prepare()
-        return {"input_ids", "attention_mask", "token_type_ids"}
+        return self._prepare()
 
 
 def budget_for(free: int) -> int:
@@ -119,47 +122,86 @@ def backing_off(run: Callable[[Feed], Logits], feed: Feed, error: type[BaseExcep
 
 
 def from_onnx(path: Path) -> Any:  # noqa: ANN401  a torch module
-    """A `BertForSequenceClassification` in fp32 with the weights of an exported graph, SDPA attention.
+    """The sentence classifier of an exported graph in fp32: BERT's or mpnet's.
 
     Raises:
-        ArtifactError: the graph is not that of a BERT as `communique.train.export` writes it.
+        ArtifactError: the graph is not one of these as `communique.train.export` writes it.
     """
     import torch
-    from transformers import BertConfig, BertForSequenceClassification
 
     weights, head = _weights(path)
     try:
-        vocabulary, hidden = weights["bert.embeddings.word_embeddings.weight"].shape
-        shape: dict[str, Any] = {
-            "vocab_size": vocabulary,
-            "hidden_size": hidden,
-            "num_hidden_layers": sum(name.endswith("attention.self.query.weight") for name in weights),
-            "num_attention_heads": hidden // head,
-            "intermediate_size": len(weights["bert.encoder.layer.0.intermediate.dense.bias"]),
-            "max_position_embeddings": len(weights["bert.embeddings.position_embeddings.weight"]),
-            "type_vocab_size": len(weights["bert.embeddings.token_type_embeddings.weight"]),
-            "num_labels": len(weights["classifier.bias"]),
-            "attn_implementation": "sdpa",
-        }
-        model = BertForSequenceClassification(BertConfig(**shape))
+        build = _mpnet if any(name.startswith("mpnet.") for name in weights) else _bert
+        model = build(weights, head)
         model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
     except (KeyError, RuntimeError, ZeroDivisionError) as error:
         raise ArtifactError(
-            f"{path}: not a BERT that --backend torch can take over ({error}): use another backend"
+            f"{path}: neither a BERT nor an mpnet that --backend torch can take over ({error}): "
+            "use another backend"
         ) from None
     return model
 
 
-def _weights(path: Path) -> tuple[dict[str, npt.NDArray[np.float32]], int]:
-    """fp32 weights by their names in transformers, and the width of an attention head."""
+def _bert(weights: dict[str, Fp32], head: int) -> Any:  # noqa: ANN401
+    from transformers import BertConfig, BertForSequenceClassification
+
+    shape = _shape(weights, "bert", "attention.self.query", "classifier")
+    shape["num_attention_heads"] = shape["hidden_size"] // head
+    shape["attn_implementation"] = "sdpa"  # transformers has no such attention for mpnet
+    shape["type_vocab_size"] = len(weights["bert.embeddings.token_type_embeddings.weight"])
+    return BertForSequenceClassification(BertConfig(**shape))
+
+
+def _mpnet(weights: dict[str, Fp32], _: int) -> Any:  # noqa: ANN401
+    from transformers import MPNetConfig, MPNetForSequenceClassification
+
+    shape = _shape(weights, "mpnet", "attention.attn.q", "classifier.out_proj")
+    buckets, heads = weights["mpnet.encoder.relative_attention_bias.weight"].shape
+    shape |= {"num_attention_heads": heads, "relative_attention_num_buckets": buckets}
+    return MPNetForSequenceClassification(MPNetConfig(**shape))
+
+
+def _shape(weights: dict[str, Fp32], family: str, query: str, head: str) -> dict[str, Any]:
+    """Settings of a model that its weights tell."""
+    vocabulary, hidden = weights[f"{family}.embeddings.word_embeddings.weight"].shape
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "num_hidden_layers": sum(name.endswith(f"{query}.weight") for name in weights),
+        "intermediate_size": len(weights[f"{family}.encoder.layer.0.intermediate.dense.bias"]),
+        "max_position_embeddings": len(weights[f"{family}.embeddings.position_embeddings.weight"]),
+        "num_labels": len(weights[f"{head}.bias"]),
+    }
+
+
+def _weights(path: Path) -> tuple[dict[str, Fp32], int]:
+    """fp32 weights by their names in transformers, and the width of an attention head where BERT tells it."""
     import onnx
     from onnx import numpy_helper
 
     graph = onnx.load(str(path)).graph
     stored = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    groups = {  # along which axis weights in 4 bits share a scale, and how many
+        node.input[0].removesuffix("_int4"): {a.name: a.i for a in node.attribute}
+        for node in graph.node
+        if node.op_type == "DequantizeLinear"
+    }
     for name in [n.removesuffix("_int8") for n in stored if n.endswith("_int8")]:
         stored[name] = stored.pop(f"{name}_int8").astype(np.float32) * stored.pop(f"{name}_scale")
-    found = {n.removeprefix("model."): w for n, w in stored.items() if n.startswith("model.")}
+    for name in [n.removesuffix("_int4") for n in stored if n.endswith("_int4")]:
+        values, scale = stored.pop(f"{name}_int4"), stored.pop(f"{name}_scale").astype(np.float32)
+        if name in groups:
+            axis = groups[name]["axis"]
+            stored[name] = values.astype(np.float32) * scale.repeat(groups[name]["block_size"], axis)
+        else:  # a table to look up in: two values a byte, one of each half of a row
+            whole = np.concatenate([values & 15, values >> 4], axis=1).astype(np.float32) - 8
+            grouped = whole.reshape(len(whole), scale.shape[1], -1)
+            stored[name] = (grouped * scale).reshape(whole.shape)
+    found = {
+        n.removeprefix("model."): w
+        for n, w in stored.items()
+        if n.startswith("model.") and n.endswith((".weight", ".bias"))
+    }
     head = 0
     for node in graph.node:
         # The exporter loses the names of the matrices, not of the modules that multiply by them.

@@ -88,24 +88,12 @@ class Busy:
 
 def obvious(source: Path, out: Path) -> dict[str, Any]:
     """What one writes in ten minutes with `transformers`."""
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast, pipeline
-
-    from communique.archive.torch_engine import from_onnx
+    from hf_model import pipeline_of
 
     artifact = load_artifact()
     config = artifact.config
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_file(str(artifact.path("tokenizer.json"))),
-        pad_token="[PAD]",
-        sep_token="[SEP]",
-        cls_token="[CLS]",
-        model_max_length=config.max_tokens + config.before_tokens + config.after_tokens + 3,
-    )
-    model = from_onnx(artifact.path("model.onnx")).eval()
-    model.config.id2label = dict(enumerate(config.labels))
-    classify = pipeline("text-classification", model=model, tokenizer=tokenizer, top_k=None)
-    backend = tokenizer.backend_tokenizer
+    classify = pipeline_of(artifact)
+    backend = classify.tokenizer.backend_tokenizer
 
     def context(text: str) -> str:  # the same end of the sentence before that our model is given
         offsets = backend.encode(text, add_special_tokens=False).offsets[-config.before_tokens :]

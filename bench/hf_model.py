@@ -3,77 +3,55 @@
     from hf_model import pipeline_of
     pipe = pipeline_of(load_artifact())        # pipe("We urge Belmar to free the crew.")
 
-The weights are read out of the ONNX graph (int8 values times their scales are what ONNX Runtime computes
-with) into `BertForSequenceClassification`; a model of another family is refused.
+Weights come out of the artefact's graph as `--backend torch` takes them over: in fp32, as ONNX Runtime
+computes with them.
 """
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
-from onnx import numpy_helper
-
+from communique.archive.torch_engine import from_onnx
 from communique.model.artifact import Artifact
-
-_HEADS = {384: 12, 768: 12, 1024: 16, 312: 12, 512: 8, 128: 2}
-"""Attention heads of the usual BERT encoders, by hidden size: the graph does not name them."""
+from communique.model.tokens import SentenceTokenizer
 
 
-def state_dict(artifact: Artifact) -> dict[str, Any]:
-    """PyTorch's names -> fp32 tensors, from the graph's initialisers."""
-    import torch
+def tokenizer_of(artifact: Artifact) -> Any:  # noqa: ANN401  a PreTrainedTokenizerFast
+    """The artefact's tokenizer in the form of `transformers`, cutting at the same length."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
 
-    graph = onnx.load(str(artifact.path("model.onnx"))).graph
-    raw = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
-    weights = {n: w for n, w in raw.items() if not n.endswith(("_int8", "_scale"))}
-    for name, values in raw.items():
-        if name.endswith("_int8"):
-            stem = name.removesuffix("_int8")
-            weights[stem] = values.astype(np.float32) * raw[f"{stem}_scale"]
-    named = {n.removeprefix("model."): w for n, w in weights.items() if n.startswith("model.")}
-    for node in graph.node:  # the exporter drops the names of matrices, but not of the layers that use them
-        matrix = node.input[1].removesuffix("_fp32") if node.op_type == "MatMul" else ""
-        if matrix in weights:
-            layer = node.name.removeprefix("/model/").removesuffix("/MatMul").replace("/", ".")
-            named[f"{layer}.weight"] = weights[matrix].T
-    return {name: torch.tensor(np.ascontiguousarray(weight)) for name, weight in named.items()}
+    config = artifact.config
+    backend = Tokenizer.from_file(str(artifact.path("tokenizer.json")))
+    ids = SentenceTokenizer(backend, config)
+    types = ["token_type_ids"] if config.token_types else []
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_input_names=["input_ids", *types, "attention_mask"],
+        cls_token=backend.id_to_token(ids.cls_id),
+        sep_token=backend.id_to_token(ids.sep_id),
+        pad_token=backend.id_to_token(ids.pad_id),
+        model_max_length=config.max_tokens + config.before_tokens + config.after_tokens + 3,
+    )
 
 
 def pipeline_of(artifact: Artifact) -> Any:  # noqa: ANN401
-    """A `text-classification` pipeline on the processor, cutting at the same length."""
-    from transformers import (
-        BertConfig,
-        BertForSequenceClassification,
-        PreTrainedTokenizerFast,
-        TextClassificationPipeline,
+    """A `text-classification` pipeline in fp32 on the processor, all labels with their probabilities."""
+    from transformers import pipeline
+
+    model = from_onnx(artifact.path("model.onnx")).eval()
+    model.config.id2label = dict(enumerate(artifact.config.labels))
+    model.config.label2id = {label: i for i, label in enumerate(artifact.config.labels)}
+    return pipeline(
+        "text-classification", model=model, tokenizer=tokenizer_of(artifact), top_k=None, device="cpu"
     )
 
-    weights = state_dict(artifact)
-    words = weights.get("bert.embeddings.word_embeddings.weight")
-    if words is None:
-        raise SystemExit(f"{artifact.config.encoder} is no BERT: the comparison is written for BERT encoders")
-    layers = 1 + max(int(m[1]) for n in weights if (m := re.search(r"layer\.(\d+)\.", n)))
-    config = BertConfig(
-        vocab_size=words.shape[0],
-        hidden_size=words.shape[1],
-        num_hidden_layers=layers,
-        num_attention_heads=_HEADS[words.shape[1]],
-        intermediate_size=weights["bert.encoder.layer.0.intermediate.dense.weight"].shape[0],
-        max_position_embeddings=weights["bert.embeddings.position_embeddings.weight"].shape[0],
-        id2label=dict(enumerate(artifact.config.labels)),
-        label2id={label: i for i, label in enumerate(artifact.config.labels)},
-    )
-    model = BertForSequenceClassification(config)
-    model.load_state_dict(weights)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(artifact.path("tokenizer.json")),
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        model_max_length=artifact.config.max_tokens + 2,
-    )
-    return TextClassificationPipeline(model=model.eval(), tokenizer=tokenizer, device="cpu")
+
+def plain_onnx(artifact: Artifact, folder: Path) -> Path:
+    """The artefact's graph with its weights in fp32, for quantisers that know no other."""
+    from communique.train.export import to_onnx
+
+    from_onnx(artifact.path("model.onnx")).save_pretrained(folder / "plain")
+    to_onnx(folder / "plain", folder / "plain.onnx")
+    return folder / "plain.onnx"

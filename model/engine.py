@@ -42,6 +42,8 @@ class Engine:
 
     name = "onnxruntime-fp32"
     """Library and number format: what decides a probability's last digits, besides the model."""
+    _accuracy = "1"
+    """How ONNX Runtime multiplies by 4-bit weights: 1 in fp32; 4 would round activations to int8."""
 
     def __init__(
         self,
@@ -82,8 +84,7 @@ class Engine:
         options.log_severity_level = 3
         # Idle worker threads would otherwise spin and take the core from tokenising and writing.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # 4-bit weights times fp32: it would otherwise round activations to int8, which moves probabilities.
-        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", self._accuracy)
         try:
             self._session = onnxruntime.InferenceSession(
                 str(model), options, providers=["CPUExecutionProvider"]

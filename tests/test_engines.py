@@ -104,7 +104,8 @@ def test_torch_takes_the_weights_that_the_artefact_hashes_not_a_training_near_it
     shutil.copytree(load_artifact().folder, tmp_path / "artifact")
     trained = from_onnx(load_artifact().path("model.onnx"))
     with torch.no_grad():
-        trained.classifier.bias += 1.0  # so that it shows which of the two was loaded
+        for parameter in trained.classifier.parameters():
+            parameter += 1.0  # so that it shows which of the two was loaded
     trained.save_pretrained(tmp_path)
     engine = TorchEngine(tmp_path / "artifact" / "model.onnx", pad_id=encoded[1], token_types=True, threads=1)
     assert np.abs(engine.logits(encoded[0]) - reference).max() < 1e-3
@@ -114,7 +115,7 @@ def test_torch_refuses_another_graph(toy_model):
     pytest.importorskip("transformers", reason="needs the extra 'train'")
     from communique.archive.torch_engine import from_onnx
 
-    with pytest.raises(ArtifactError, match="not a BERT that --backend torch can take over"):
+    with pytest.raises(ArtifactError, match="neither a BERT nor an mpnet that --backend torch can take over"):
         from_onnx(toy_model / "model.onnx")
 
 

@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from communique.archive.torch_engine import TorchEngine  # noqa: E402
 from communique.model.engine import Engine  # noqa: E402
 from communique.model.errors import InputError  # noqa: E402
 from communique.model.tokens import SentenceInput, SentenceTokenizer  # noqa: E402
@@ -159,7 +160,7 @@ def test_the_file_in_four_bits_says_what_torch_says(family, tmp_path):
     assert (tmp_path / "model.onnx").stat().st_size < (tmp_path / "fp32.onnx").stat().st_size / 4
     feed = model_config(TrainConfig(max_tokens=40, before_tokens=8), "x", model.config.model_type)
     tokenizer = SentenceTokenizer.from_file(tmp_path / "tokenizer.json", feed)
-    engines = [Engine]
+    engines = [Engine, TorchEngine]
     try:
         from communique.model.openvino_engine import OpenVinoEngine, openvino
 

@@ -76,7 +76,7 @@ class TrainConfig:
     weight_bits: int = 8
     """Bits of the shipped weights: 8 are rounded to after training, 4 are trained for."""
     grid_from: float = 0.0
-    """Share of the steps, in [0, 1], after which 4-bit weights are trained as rounded; frozen ones are at once."""
+    """Share of the steps after which 4-bit weights are trained as rounded; frozen ones are at once."""
     precision: Precision = "auto"
     compile: bool = False
     """torch.compile, with lengths in buckets; pays on a GPU."""
