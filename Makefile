@@ -50,7 +50,7 @@ report: $(VENV)/dev  ## the report of the shipped model on the test split (needs
 # Begun again after an interruption, it goes on from where it was.
 train: $(VENV)/dev  ## train the model that ships, from data to weights
 	$(BIN)/communique train --out runs/small shrink all-mpnet-base-v2
-	$(BIN)/communique train --encoder runs/small --frozen-layers 6 --weight-bits 4 --grid-from 0.6 \
+	$(BIN)/communique train --encoder runs/small --frozen-layers 6 --weight-bits 4 --grid-from 0.5 \
 		--learning-rate 5e-5 --first-epochs 1 --epochs 1.5 --keep last --swap-names 0.5 --out runs/model --resume
 
 clean:  ## remove what `make` made

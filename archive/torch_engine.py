@@ -129,10 +129,10 @@ def from_onnx(path: Path) -> Any:  # noqa: ANN401  a torch module
     """
     import torch
 
-    weights, head = _weights(path)
+    weights, told = _weights(path)
     try:
         build = _mpnet if any(name.startswith("mpnet.") for name in weights) else _bert
-        model = build(weights, head)
+        model = build(weights, told)
         model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
     except (KeyError, RuntimeError, ZeroDivisionError) as error:
         raise ArtifactError(
@@ -142,22 +142,24 @@ def from_onnx(path: Path) -> Any:  # noqa: ANN401  a torch module
     return model
 
 
-def _bert(weights: dict[str, Fp32], head: int) -> Any:  # noqa: ANN401
+def _bert(weights: dict[str, Fp32], told: dict[str, float]) -> Any:  # noqa: ANN401
     from transformers import BertConfig, BertForSequenceClassification
 
     shape = _shape(weights, "bert", "attention.self.query", "classifier")
-    shape["num_attention_heads"] = shape["hidden_size"] // head
+    shape |= {"num_attention_heads": shape["hidden_size"] // int(told["head"])}
+    shape["layer_norm_eps"] = told["epsilon"]
     shape["attn_implementation"] = "sdpa"  # transformers has no such attention for mpnet
     shape["type_vocab_size"] = len(weights["bert.embeddings.token_type_embeddings.weight"])
     return BertForSequenceClassification(BertConfig(**shape))
 
 
-def _mpnet(weights: dict[str, Fp32], _: int) -> Any:  # noqa: ANN401
+def _mpnet(weights: dict[str, Fp32], told: dict[str, float]) -> Any:  # noqa: ANN401
     from transformers import MPNetConfig, MPNetForSequenceClassification
 
     shape = _shape(weights, "mpnet", "attention.attn.q", "classifier.out_proj")
     buckets, heads = weights["mpnet.encoder.relative_attention_bias.weight"].shape
     shape |= {"num_attention_heads": heads, "relative_attention_num_buckets": buckets}
+    shape["layer_norm_eps"] = told["epsilon"]
     return MPNetForSequenceClassification(MPNetConfig(**shape))
 
 
@@ -174,8 +176,11 @@ def _shape(weights: dict[str, Fp32], family: str, query: str, head: str) -> dict
     }
 
 
-def _weights(path: Path) -> tuple[dict[str, Fp32], int]:
-    """fp32 weights by their names in transformers, and the width of an attention head where BERT tells it."""
+def _weights(path: Path) -> tuple[dict[str, Fp32], dict[str, float]]:
+    """fp32 weights by their names in transformers, and what only the graph's nodes tell.
+
+    These are `epsilon` of its layer norms and, of BERT, the width of an attention `head`.
+    """
     import onnx
     from onnx import numpy_helper
 
@@ -202,7 +207,7 @@ def _weights(path: Path) -> tuple[dict[str, Fp32], int]:
         for n, w in stored.items()
         if n.startswith("model.") and n.endswith((".weight", ".bias"))
     }
-    head = 0
+    told: dict[str, float] = {}
     for node in graph.node:
         # The exporter loses the names of the matrices, not of the modules that multiply by them.
         matrix = node.input[1].removesuffix("_fp32") if len(node.input) > 1 else ""
@@ -212,5 +217,8 @@ def _weights(path: Path) -> tuple[dict[str, Fp32], int]:
         elif node.op_type == "Constant" and "layer.0/attention/self/" in node.output[0]:
             value = numpy_helper.to_array(node.attribute[0].t)
             if value.dtype == np.int64 and value.shape == (1,) and value[0] > 1:
-                head = int(value[0])
-    return found, head
+                told["head"] = int(value[0])
+        elif node.op_type == "LayerNormalization":
+            # As it stands in a configuration: a float32 of 1e-12 is not quite that.
+            told["epsilon"] = float(f"{next(a.f for a in node.attribute if a.name == 'epsilon'):.6g}")
+    return found, told

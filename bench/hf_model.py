@@ -44,7 +44,12 @@ def pipeline_of(artifact: Artifact) -> Any:  # noqa: ANN401
     model.config.id2label = dict(enumerate(artifact.config.labels))
     model.config.label2id = {label: i for i, label in enumerate(artifact.config.labels)}
     return pipeline(
-        "text-classification", model=model, tokenizer=tokenizer_of(artifact), top_k=None, device="cpu"
+        "text-classification",
+        model=model,
+        tokenizer=tokenizer_of(artifact),
+        top_k=None,
+        truncation=True,
+        device="cpu",
     )
 
 

@@ -32,7 +32,8 @@ from communique.model.tokens import SentenceTokenizer
 from communique.train.batches import Collator, EncodedRows, TrainRow
 from communique.train.config import TrainConfig
 from communique.train.corpus import load_annotations
-from communique.train.fit import build_model, encoder_folder, model_config, use_bf16
+from communique.train.fit import model_config, use_bf16
+from communique.train.models import build_model, encoder_folder
 from communique.train.plover import last_state_trainer
 from communique.train.recipe import labelled_rows, training_rows
 

@@ -3,9 +3,9 @@
     pip install 'communique[fast]'
     engine = OpenVinoEngine(artifact.path("model.onnx"), pad_id=0, token_types=True, threads=1, streams=2)
 
-The int8 weights of the file are turned back to fp32 before the model is compiled. OpenVINO would
-otherwise also quantise activations on the fly, which moves probabilities by up to 0.07 (`make bench`);
-`OpenVinoInt8Engine` lets it, with one scale a token, and is there to be measured.
+int8 weights of the file are turned back to fp32 before the model is compiled; weights in 4 bits stay so in
+memory. OpenVINO would otherwise also quantise activations on the fly, which moves probabilities by up to
+0.07 (`make bench`); `OpenVinoInt8Engine` lets it, with one scale a token, and is there to be measured.
 """
 
 from __future__ import annotations

@@ -47,10 +47,7 @@ class SentenceTokenizer:
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
         self._config = config
-        # mpnet's vocabulary holds BERT's tokens too, as leftovers: its own come first.
-        self.cls_id = _special(tokenizer, "<s>", "[CLS]")
-        self.sep_id = _special(tokenizer, "</s>", "[SEP]")
-        self.pad_id = _special(tokenizer, "<pad>", "[PAD]")
+        self.cls_id, self.sep_id, self.pad_id = _special(tokenizer)
 
     @classmethod
     def from_file(cls, path: Path, config: ModelConfig) -> SentenceTokenizer:
@@ -81,9 +78,14 @@ class SentenceTokenizer:
         return TokenIds(tuple(ids), first_context, truncated=len(sentence) > config.max_tokens)
 
 
-def _special(tokenizer: Tokenizer, *names: str) -> int:
-    for name in names:
-        token = tokenizer.token_to_id(name)
-        if token is not None:
-            return int(token)
-    raise ArtifactError(f"tokenizer.json has none of the special tokens {', '.join(names)}")
+_SPECIAL = (("<s>", "</s>", "<pad>"), ("[CLS]", "[SEP]", "[PAD]"))
+"""Start, end and filler. mpnet's vocabulary holds BERT's as leftovers too, so its own come first."""
+
+
+def _special(tokenizer: Tokenizer) -> list[int]:
+    for names in _SPECIAL:
+        ids = [i for i in map(tokenizer.token_to_id, names) if i is not None]
+        if len(ids) == len(names):
+            return ids
+    wanted = " nor ".join(", ".join(names) for names in _SPECIAL)
+    raise ArtifactError(f"tokenizer.json has neither {wanted} as special tokens")

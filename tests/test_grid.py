@@ -17,7 +17,8 @@ from communique.model.tokens import SentenceInput, SentenceTokenizer  # noqa: E4
 from communique.train import grid  # noqa: E402
 from communique.train.config import TrainConfig  # noqa: E402
 from communique.train.export import quantise_weights, to_onnx  # noqa: E402
-from communique.train.fit import first_encoder, freeze, model_config, predict_logits, trained_before  # noqa: E402
+from communique.train.fit import model_config, predict_logits  # noqa: E402
+from communique.train.models import build_model, first_encoder, freeze, trained_before  # noqa: E402
 from communique.train.shrink import shrink  # noqa: E402
 
 TEXT = "the minister of agreed to lift ban on fish urges release all held sailors and calls for talks"
@@ -43,6 +44,7 @@ def build(folder, family):
         intermediate_size=256,
         max_position_embeddings=300,
         num_labels=5,
+        layer_norm_eps=1e-3,  # far from the default, so that an engine that forgets it shows
         **({"pad_token_id": 1} if family == "MPNet" else {}),
     )
     torch.manual_seed(3)
@@ -123,13 +125,38 @@ def test_frozen_weights_are_rounded_at_once_nearer_than_by_their_peak(tmp_path):
     assert torch.equal(above.weight, kept)
 
 
-@pytest.mark.parametrize(("step", "active"), [(0, False), (5, False), (6, True), (10, True)])
-def test_rounding_begins_after_a_share_of_the_steps(step, active):
-    state = grid.Grid()
+@pytest.mark.parametrize(
+    ("step", "share", "active"),
+    [(0, 0.6, False), (5, 0.6, False), (6, 0.6, True), (10, 0.6, True), (0, 0, True), (10, 1, False)],
+)
+def test_rounding_begins_after_a_share_of_the_steps(step, share, active):
     at = transformers.TrainerState(global_step=step, max_steps=10)
-    for told in (grid.RoundFrom(state, 0.6).on_train_begin, grid.RoundFrom(state, 0.6).on_step_end):
-        told(None, at, None)
-        assert state.active is active
+    begun, going = grid.Grid(), grid.Grid(active=False)
+    grid.RoundFrom(begun, share).on_train_begin(None, at, None)
+    grid.RoundFrom(going, share).on_step_end(None, at, None)
+    assert begun.active is going.active is active
+
+
+def test_what_was_learnt_from_the_points_of_a_grid_on_outlives_rounding():
+    torch.manual_seed(1)
+    layer = torch.nn.Linear(768, 64)
+    layer.weight.data = grid.OnGrid(grid.Grid())(0.04 * torch.randn(64, 768))
+    start = layer.weight.detach().clone()
+    state = grid.put_on_grid(torch.nn.Sequential(layer))
+    state.active = False
+    learnt = 0.0015 * torch.randn(64, 768)  # a tenth of a step
+    (weight,) = state.rounded
+    weight.data += learnt
+    nearest = grid.OnGrid(grid.Grid())(weight.detach()) - start
+    state.begin()
+    shaken = layer.weight.detach() - start
+
+    def kept(moved):
+        return float((moved * learnt).sum() / learnt.square().sum())
+
+    assert kept(nearest) < 0.1 and 0.8 < kept(shaken) < 1.2
+    fresh = torch.nn.Sequential(torch.nn.Linear(768, 64))
+    assert not grid.put_on_grid(fresh).rounded  # weights from elsewhere need no shaking
 
 
 @pytest.mark.parametrize("family", ["MPNet", "Bert"])
@@ -188,9 +215,12 @@ def test_fewer_tokens_and_positions_and_the_same_answers(family, tmp_path):
     want, _ = logits_of(source, SENTENCES)
     got, config = logits_of(target, SENTENCES)
     assert np.allclose(got, want, atol=1e-5), np.abs(got - want).max()
-    assert config.encoder == "an-encoder" and first_encoder(str(target)) == "an-encoder"
+    assert config.encoder == str(source) and first_encoder(str(target)) == "an-encoder"
     saved = json.loads((target / "config.json").read_text())
-    assert saved["vocab_size"] == kept and 52 <= saved["max_position_embeddings"] <= 54
+    # A start, 40 tokens, an end, 8, an end; mpnet numbers positions from its filler on.
+    assert saved["vocab_size"] == kept and saved["max_position_embeddings"] == (
+        53 if family == "MPNet" else 51
+    )
     # A word that lost its entry is cut into pieces, not unknown.
     fast = transformers.AutoTokenizer.from_pretrained(target)
     assert fast("and")["input_ids"][1:-1] == [after[piece] for piece in ("a", "##n", "##d")]
@@ -211,9 +241,32 @@ def test_an_encoder_is_shrunk_before_any_training(tmp_path):
     assert trained_before(str(target))
 
 
+def test_a_shrunk_teacher_stays_one(tmp_path):
+    source, target = tmp_path / "teacher", tmp_path / "small"
+    source.mkdir()
+    build(source, "MPNet")
+    (source / "metrics.json").write_text("{}")
+    shrink(source, target, [s.text for s in SENTENCES], 70)
+    assert trained_before(str(target)) and first_encoder(str(target)) == "an-encoder"
+
+
+def test_lengths_beyond_the_encoders_positions_are_refused(tmp_path):
+    build(tmp_path, "MPNet")
+    (tmp_path / "train.json").unlink()
+    build_model(TrainConfig(encoder=str(tmp_path), max_tokens=255, before_tokens=40))
+    with pytest.raises(InputError, match="reads 298 tokens, but .* come to 299"):
+        build_model(TrainConfig(encoder=str(tmp_path), max_tokens=256, before_tokens=40))
+
+
 def test_what_cannot_be_shrunk_is_named(tmp_path):
     with pytest.raises(InputError, match=r"train\.json"):
         shrink(tmp_path, tmp_path / "out", [], 1000)
     build(tmp_path, "Bert")
     with pytest.raises(InputError, match="folder to read from"):
         shrink(tmp_path, tmp_path, [], 1000)
+
+
+def test_a_state_from_before_rounding_cannot_ship():
+    with pytest.raises(InputError, match=r"grid_from 0\.5: keep must be last"):
+        TrainConfig(weight_bits=4, grid_from=0.5)
+    TrainConfig(weight_bits=4, grid_from=0.5, keep="last")

@@ -43,6 +43,6 @@ def test_the_recipe_from_encoder_to_weights_in_four_bits(root, wide_encoder, tmp
     assert feed["metrics"]["quantisation"] == {"f1_loss": 0.0, "flips": 0.0}
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "stored as 4 bits, for which they were trained," in card and "before that" not in card
-    assert "its lowest layers (1) as pretrained" in card
+    assert "its lowest layers (1) not trained" in card
     classifier = StanceClassifier.load(folder)
     assert len(classifier.label_sentences(["The minister met the ambassador."])) == 1

@@ -68,7 +68,7 @@ def test_a_student_learns_from_what_a_teacher_wrote(tiny_encoder, own, tmp_path)
         encoder=str(tiny_encoder), epochs=1, first_epochs=0, before_tokens=8, max_tokens=64, threads=1
     )
     teacher, path = tmp_path / "teacher", tmp_path / "soft.jsonl"
-    artifact = run(config, own, teacher, int8=False)  # of a model of one epoch int8 flips too many labels
+    artifact = run(config, own, teacher, quantised=False)  # int8 flips too many labels so soon
     sentences = [SentenceInput(FRESH, SPOKEN, HELD), SentenceInput(SPOKEN), SentenceInput(HELD, FRESH)]
     heard = []
     learnt = [s for s in own.split("train") if s.text is not None][:2]
@@ -94,7 +94,9 @@ def test_a_student_learns_from_what_a_teacher_wrote(tiny_encoder, own, tmp_path)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert np.allclose([e["p"] for e in lines], expected, atol=2e-4)
     assert np.allclose([row.soft for row in rows], expected, atol=2e-4)
-    student = run(dataclasses.replace(config, soft_labels=str(path)), own, tmp_path / "student", int8=False)
+    student = run(
+        dataclasses.replace(config, soft_labels=str(path)), own, tmp_path / "student", quantised=False
+    )
     assert "teacher's probabilities" in student.path("README.md").read_text(encoding="utf-8")
 
 

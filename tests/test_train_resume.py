@@ -107,7 +107,7 @@ def test_half_frozen_and_rounded_from_the_middle_on_it_resumes_bit_for_bit(
     from communique.train.resume import Interrupted
 
     config = dataclasses.replace(
-        short, encoder=str(wide_encoder), epochs=1, frozen_layers=1, weight_bits=4, grid_from=0.5
+        short, encoder=str(wide_encoder), epochs=1, frozen_layers=1, weight_bits=4, grid_from=0.5, keep="last"
     )
     one, two, steps = tmp_path / "straight", tmp_path / "resumed", Losses()
     fit(config, *rows, one, callbacks=[steps])

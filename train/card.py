@@ -13,7 +13,8 @@ from communique.model.artifact import ModelConfig
 from communique.model.labels import DEFINITIONS, LABELS
 from communique.train.config import TrainConfig
 from communique.train.export import Gate
-from communique.train.fit import TrainRow, trained_before
+from communique.train.fit import TrainRow
+from communique.train.models import trained_before
 
 _SOURCES = {
     "real": "annotated sentences of real statements",
@@ -58,7 +59,7 @@ model-index:
 
 
 def _what(feed: ModelConfig, config: TrainConfig) -> str:
-    frozen = f", its lowest layers ({config.frozen_layers}) as pretrained" if config.frozen_layers else ""
+    frozen = f", its lowest layers ({config.frozen_layers}) not trained" if config.frozen_layers else ""
     labels = "\n".join(f"- `{label}`: {DEFINITIONS[label]}" for label in LABELS)
     context = (
         f"It also reads up to {feed.before_tokens} tokens of the sentence before and {feed.after_tokens} of the one after."

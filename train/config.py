@@ -76,7 +76,7 @@ class TrainConfig:
     weight_bits: int = 8
     """Bits of the shipped weights: 8 are rounded to after training, 4 are trained for."""
     grid_from: float = 0.0
-    """Share of the steps after which 4-bit weights are trained as rounded; frozen ones are at once."""
+    """Share of the last stage's steps before 4-bit weights are trained as rounded; frozen ones always are."""
     precision: Precision = "auto"
     compile: bool = False
     """torch.compile, with lengths in buckets; pays on a GPU."""
@@ -101,6 +101,11 @@ class TrainConfig:
                 raise InputError(
                     f"{name} must be one of {', '.join(map(str, allowed))}, not {getattr(self, name)!r}"
                 )
+        if self.weight_bits == 4 and self.grid_from > 0 and (self.keep != "last" or self.patience):
+            raise InputError(
+                f"grid_from {self.grid_from}: keep must be last and patience 0, "
+                "or a state from before weights were rounded could be the one that ships"
+            )
 
     @property
     def reads_context(self) -> bool:

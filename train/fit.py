@@ -23,11 +23,9 @@ import numpy.typing as npt
 import torch
 from accelerate import PartialState
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     EarlyStoppingCallback,
-    PreTrainedModel,
     TrainerCallback,
     TrainingArguments,
     set_seed,
@@ -41,86 +39,12 @@ from communique.model.tokens import SentenceTokenizer
 from communique.train import resume as resuming
 from communique.train.batches import BUCKET, Collator, EncodedRows, TokenBatches, TrainRow
 from communique.train.config import TrainConfig
-from communique.train.encoders import ENCODERS, fetch_encoder
 from communique.train.export import has_token_types
 from communique.train.grid import RoundFrom, put_on_grid, settle
+from communique.train.models import build_model, encoder_folder, first_encoder
 from communique.train.trainer import StanceTrainer, dev_metrics
 
 __all__ = ["TrainRow", "fit", "model_config", "predict_logits", "processes", "two_stages"]
-
-
-def encoder_folder(name: str) -> str:
-    """A pinned encoder's folder (downloaded if need be), or the name as given for the hub or a folder."""
-    if Path(name).is_dir():
-        return name
-    return str(fetch_encoder(name)) if name in ENCODERS else name
-
-
-def first_encoder(name: str) -> str:
-    """The encoder that a chain of trainings began with, where `name` is the folder of one."""
-    saved = Path(name) / "train.json"
-    return first_encoder(TrainConfig.load(saved).encoder) if saved.is_file() else name
-
-
-def trained_before(name: str) -> bool:
-    """Whether `name` is the folder of a training, or was made from that of one."""
-    folder = Path(name)
-    if not (folder / "train.json").is_file():
-        return False
-    return (folder / "metrics.json").is_file() or trained_before(
-        TrainConfig.load(folder / "train.json").encoder
-    )
-
-
-def build_model(config: TrainConfig, labels: Sequence[str] = tuple(map(str, LABELS))) -> PreTrainedModel:
-    """The encoder with a head for these labels, fresh unless `config.encoder` is a trained model's folder."""
-    source = encoder_folder(config.encoder)
-    names = dict(enumerate(labels))
-    settings = AutoConfig.from_pretrained(
-        source,
-        num_labels=len(names),
-        id2label=names,
-        label2id={name: i for i, name in names.items()},
-        hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=config.attention_dropout,
-        problem_type="single_label_classification",
-    )
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-        source, config=settings, attn_implementation=attention()
-    )
-    freeze(model, config.frozen_layers)
-    return model
-
-
-def freeze(model: PreTrainedModel, layers: int) -> None:
-    """Let the embeddings and the lowest layers be as they are, for a fraction of a step's time.
-
-    Lee, Tang and Lin 2019, "What would Elsa do?": a half of BERT's layers hardly needs fine-tuning.
-
-    Raises:
-        InputError: there are not so many layers.
-    """
-    if layers == 0:
-        return
-    depth = model.config.num_hidden_layers
-    if layers > depth:
-        raise InputError(f"frozen_layers is {layers}, but the encoder has {depth} layers")
-    for name, module in model.base_model.named_modules():
-        above, _, last = name.rpartition(".")
-        # mpnet's layers share one table of attention biases, made below them.
-        low = last in ("embeddings", "relative_attention_bias")
-        if low or (above.endswith(("layer", "layers")) and last.isdigit() and int(last) < layers):
-            module.requires_grad_(False)
-            for dropout in (m for m in module.modules() if isinstance(m, torch.nn.Dropout)):
-                dropout.p = 0.0
-
-
-def attention() -> str | None:
-    """Which attention to train with: plain on a processor, the encoder's own choice on a GPU.
-
-    The fused kernel for processors is slow backwards: an epoch of bge-small took a fifth longer with it.
-    """
-    return None if torch.cuda.is_available() else "eager"
 
 
 def model_config(config: TrainConfig, name: str, model_type: str) -> ModelConfig:
@@ -227,8 +151,7 @@ def fit(
         args=_arguments(config, out, math.ceil(len(plan) * config.epochs)),
         rows=train_data,
         batches=plan,
-        # By length, so that batches of dev hold little padding.
-        eval_dataset=EncodedRows(sorted(dev, key=lambda row: len(row.before + row.text)), tokenizer),
+        eval_dataset=EncodedRows(by_length(dev, tokenizer), tokenizer),
         data_collator=Collator(tokenizer.pad_id, feed.token_types, bucket),
         compute_metrics=dev_metrics,
         callbacks=[*early, *on_grid, stop, *callbacks],
@@ -250,6 +173,12 @@ def fit(
         (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     group.wait_for_everyone()
     return dict(metrics)
+
+
+def by_length(rows: Sequence[TrainRow], tokenizer: SentenceTokenizer) -> list[TrainRow]:
+    """Rows in order of their tokens, so that batches hold little padding."""
+    lengths = EncodedRows(rows, tokenizer).lengths
+    return [rows[i] for i in sorted(range(len(rows)), key=lengths.__getitem__)]
 
 
 def _arguments(config: TrainConfig, out: Path, steps: int) -> TrainingArguments:
@@ -322,8 +251,10 @@ def two_stages(
     if not public or config.first_epochs == 0:
         fit(config, [*rows, *public], dev, out, resume=resume, callbacks=callbacks)
     else:
-        # Weights that are trained go on their grid once, towards the end.
-        first = dataclasses.replace(config, epochs=config.first_epochs, keep="last", grid_from=1.0)
+        # Weights that are trained go on their grid in the last stage alone.
+        first = dataclasses.replace(
+            config, epochs=config.first_epochs, keep="last", patience=0, grid_from=1.0
+        )
         fit(first, public, dev, out / "first", resume=resume)
         start = dataclasses.replace(config, encoder=str(out / "first"))
         fit(start, rows, dev, out, resume=resume, callbacks=callbacks, first=public)

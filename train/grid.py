@@ -13,7 +13,7 @@ Rounding a rounded weight changes nothing, so the file that ships and the model 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 GROUP = 128
 """Weights that share a scale."""
-_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
-"""Of the largest weight of a group, where the grid of a frozen weight may end."""
+_SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""Of the largest weight of a group, where the grid of a frozen weight may also end."""
 SMALLEST = 4096
 """Tensors with fewer elements keep their precision: the classifier's last layer, attention biases."""
 
@@ -59,10 +59,16 @@ def _nearest(weight: torch.Tensor) -> torch.Tensor:
 
     Cutting off the largest weights makes the steps finer for the others.
     """
-    best = torch.stack([values * scale for values, scale in (_rounded(weight, s) for s in _SHARES)])
-    miss = (best - weight.reshape(best.shape[1:])).square().sum(dim=3, keepdim=True)
-    taken = miss.argmin(dim=0, keepdim=True).expand(1, *best.shape[1:])
-    return best.gather(0, taken)[0].reshape(weight.shape)
+    values, scale = _rounded(weight)
+    best = values * scale
+    grouped = weight.reshape(best.shape)
+    least = (best - grouped).square().sum(dim=2, keepdim=True)
+    for share in _SHARES:
+        values, scale = _rounded(weight, share)
+        miss = (values * scale - grouped).square().sum(dim=2, keepdim=True)
+        best = torch.where(miss < least, values * scale, best)
+        least = torch.minimum(miss, least)
+    return best.reshape(weight.shape)
 
 
 @dataclass
@@ -71,6 +77,24 @@ class Grid:
 
     active: bool = True
     tensors: int = 0
+    rounded: list[torch.nn.Parameter] = field(default_factory=list)
+    """Trained weights that lay on their grid before training."""
+
+    def begin(self) -> None:
+        """Round trained weights from now on.
+
+        Those that began on the points of their grid have moved by less than half a step since, most of
+        them: rounding to the nearest point would undo what they learnt. Shaken by up to half a step they
+        round to what they are on average.
+        """
+        self.active = True
+        for weight in self.rounded:
+            with torch.no_grad():
+                _, scale = _rounded(weight)
+                grouped = weight.reshape(*scale.shape[:2], GROUP)
+                noise = torch.rand_like(grouped) - 0.5
+                noise.scatter_(2, grouped.abs().argmax(dim=2, keepdim=True), 0)  # it sets the scale
+                weight += (noise * scale).reshape(weight.shape)
 
 
 class OnGrid(torch.nn.Module):
@@ -97,6 +121,9 @@ def put_on_grid(model: torch.nn.Module) -> Grid:
         grid.tensors += 1
         if module.weight.requires_grad:
             parametrize.register_parametrization(module, "weight", OnGrid(grid))
+            full = module.parametrizations.weight.original
+            if torch.equal(module.weight, full):
+                grid.rounded.append(full)
         else:
             module.weight.data = _nearest(module.weight.data)
     return grid
@@ -116,10 +143,22 @@ class RoundFrom(TrainerCallback):
         control: TrainerControl,
         **_: Any,  # noqa: ANN401  model, optimiser and so on
     ) -> None:
-        """Called by the training loop, its steps counted."""
-        self._grid.active = state.global_step >= self._share * state.max_steps
+        """Called by the training loop, a resumed one too."""
+        self._grid.active = self._due(state)
 
-    on_step_end = on_train_begin
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,  # noqa: ANN401
+    ) -> None:
+        """Called by the training loop after each step."""
+        if self._due(state) and not self._grid.active:
+            self._grid.begin()
+
+    def _due(self, state: TrainerState) -> bool:
+        return self._share < 1 and state.global_step >= self._share * state.max_steps
 
 
 def settle(model: torch.nn.Module) -> None:

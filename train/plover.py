@@ -40,7 +40,8 @@ from communique.model.labels import LABELS, STANCES, label_index
 from communique.model.tokens import SentenceTokenizer
 from communique.train.batches import Collator, EncodedRows, TokenBatches, TrainRow
 from communique.train.config import TrainConfig
-from communique.train.fit import build_model, encoder_folder, model_config, use_bf16
+from communique.train.fit import model_config, use_bf16
+from communique.train.models import build_model, encoder_folder
 from communique.train.public import PublicRow
 from communique.train.public_sources import PLOVER_ROOTS
 from communique.train.trainer import StanceTrainer

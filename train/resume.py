@@ -141,7 +141,9 @@ def check_same(out: Path, begun: dict[str, Any]) -> None:
         InputError: what differs.
     """
     then = read_object(out / CHECKPOINTS / BEGUN)
-    was, now = then["settings"], begun["settings"]
+    # Settings that came later were what their defaults are.
+    was, now = {**dataclasses.asdict(TrainConfig()), **then["settings"]}, begun["settings"]
+    was = {k: v for k, v in was.items() if k not in _HARMLESS}
     changed = [f"{k} {was.get(k)!r} -> {now.get(k)!r}" for k in sorted(was | now) if was.get(k) != now.get(k)]
     for name, what in _ROWS.items():
         if then.get(name, begun[name]) != begun[name]:  # runs begun before these were noted lack some

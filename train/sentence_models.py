@@ -20,7 +20,7 @@ from communique.eval.table import Row
 from communique.model.errors import InputError
 from communique.model.labels import LABELS, label_index
 from communique.train.encoders import ENCODERS
-from communique.train.fit import encoder_folder
+from communique.train.models import encoder_folder
 
 PAIRS_A_SENTENCE = 20
 """Positive and negative pairs that SetFit makes of each sentence (its paper's number)."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,8 @@ from communique.model.errors import InputError
 from communique.model.tokens import SentenceTokenizer
 from communique.train.config import TrainConfig
 from communique.train.encoders import ENCODERS
-from communique.train.fit import build_model, encoder_folder, model_config
-
-_SPECIAL_TOKENS = 4
-"""A start, and an end after the sentence and each neighbour."""
-
+from communique.train.fit import model_config
+from communique.train.models import build_model, encoder_folder, positions
 
 _FIRST = 5
 """Ids below it stay: some encoders number positions from an id that is not what sentences are filled with."""
@@ -72,7 +70,7 @@ def shrink(source: Path, target: Path, texts: Sequence[str], vocabulary: int) ->
     for encoded in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False):
         counts.update(encoded.ids)
     kept = _kept(record["model"]["vocab"], special, counts, vocabulary)
-    limit = config.max_tokens + config.before_tokens + config.after_tokens + _SPECIAL_TOKENS
+    limit = positions(config)
     _cut(model, kept, limit)
     target.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(target)
@@ -81,14 +79,17 @@ def shrink(source: Path, target: Path, texts: Sequence[str], vocabulary: int) ->
     (target / "tokenizer_config.json").write_text(
         json.dumps(_names(special, limit), indent=2) + "\n", encoding="utf-8"
     )
-    config.save(target / "train.json")
+    (replace(config, encoder=str(source)) if trained else config).save(target / "train.json")
+    (target / "metrics.json").unlink(missing_ok=True)  # of a training that was here before
     return len(kept)
 
 
 def _kept(vocab: dict[str, int], special: Sequence[str], counts: Counter[int], size: int) -> list[int]:
     """Ids to keep, ascending: special tokens, single characters, then the most frequent."""
     must = {
-        i for token, i in vocab.items() if i < 5 or token in special or len(token.removeprefix("##")) == 1
+        i
+        for token, i in vocab.items()
+        if i < _FIRST or token in special or len(token.removeprefix("##")) == 1
     }
     for token_id, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         if len(must) >= size:
