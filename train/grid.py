@@ -14,7 +14,7 @@ Rounding a rounded weight changes nothing, so the file that ships and the model 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +77,7 @@ class Grid:
 
     active: bool = True
     tensors: int = 0
-    rounded: list[torch.nn.Parameter] = field(default_factory=list)
+    rounded: list[torch.Tensor] = field(default_factory=list)
     """Trained weights that lay on their grid before training."""
 
     def begin(self) -> None:
@@ -94,7 +94,7 @@ class Grid:
                 grouped = weight.reshape(*scale.shape[:2], GROUP)
                 noise = torch.rand_like(grouped) - 0.5
                 noise.scatter_(2, grouped.abs().argmax(dim=2, keepdim=True), 0)  # it sets the scale
-                weight += (noise * scale).reshape(weight.shape)
+                weight.add_((noise * scale).reshape(weight.shape))
 
 
 class OnGrid(torch.nn.Module):
@@ -119,13 +119,13 @@ def put_on_grid(model: torch.nn.Module) -> Grid:
     grid = Grid()
     for module in [module for module in model.modules() if _fits(module)]:
         grid.tensors += 1
-        if module.weight.requires_grad:
-            parametrize.register_parametrization(module, "weight", OnGrid(grid))
-            full = module.parametrizations.weight.original
-            if torch.equal(module.weight, full):
-                grid.rounded.append(full)
-        else:
-            module.weight.data = _nearest(module.weight.data)
+        full = module.weight
+        if not full.requires_grad:
+            full.data = _nearest(full.data)
+            continue
+        if torch.equal(OnGrid(Grid())(full), full):
+            grid.rounded.append(full)
+        parametrize.register_parametrization(module, "weight", OnGrid(grid))  # keeps `full` as it is
     return grid
 
 
@@ -173,7 +173,7 @@ def fits(shape: tuple[int, ...] | list[int], axis: int) -> bool:
     return len(shape) == 2 and int(np.prod(shape)) >= SMALLEST and shape[axis] % GROUP == 0
 
 
-def _fits(module: torch.nn.Module) -> bool:
+def _fits(module: torch.nn.Module) -> TypeGuard[torch.nn.Linear | torch.nn.Embedding]:
     if not isinstance(module, torch.nn.Linear | torch.nn.Embedding):
         return False
     return fits(tuple(module.weight.shape), 1)

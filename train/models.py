@@ -77,7 +77,7 @@ def places(model: PreTrainedModel) -> int:
     table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
     if table is None:
         return int(getattr(model.config, "max_position_embeddings", 1_000_000))
-    return table.num_embeddings - (0 if table.padding_idx is None else int(table.padding_idx) + 1)
+    return int(table.num_embeddings) - (0 if table.padding_idx is None else int(table.padding_idx) + 1)
 
 
 def freeze(model: PreTrainedModel, layers: int) -> None:
