@@ -145,9 +145,8 @@ def from_onnx(path: Path) -> Any:  # noqa: ANN401  a torch module
 def _bert(weights: dict[str, Fp32], told: dict[str, float]) -> Any:  # noqa: ANN401
     from transformers import BertConfig, BertForSequenceClassification
 
-    shape = _shape(weights, "bert", "attention.self.query", "classifier")
-    shape |= {"num_attention_heads": shape["hidden_size"] // int(told["head"])}
-    shape["layer_norm_eps"] = told["epsilon"]
+    shape = _shape(weights, told, "bert", "attention.self.query", "classifier")
+    shape["num_attention_heads"] = shape["hidden_size"] // int(told["head"])
     shape["attn_implementation"] = "sdpa"  # transformers has no such attention for mpnet
     shape["type_vocab_size"] = len(weights["bert.embeddings.token_type_embeddings.weight"])
     return BertForSequenceClassification(BertConfig(**shape))
@@ -156,15 +155,16 @@ def _bert(weights: dict[str, Fp32], told: dict[str, float]) -> Any:  # noqa: ANN
 def _mpnet(weights: dict[str, Fp32], told: dict[str, float]) -> Any:  # noqa: ANN401
     from transformers import MPNetConfig, MPNetForSequenceClassification
 
-    shape = _shape(weights, "mpnet", "attention.attn.q", "classifier.out_proj")
+    shape = _shape(weights, told, "mpnet", "attention.attn.q", "classifier.out_proj")
     buckets, heads = weights["mpnet.encoder.relative_attention_bias.weight"].shape
     shape |= {"num_attention_heads": heads, "relative_attention_num_buckets": buckets}
-    shape["layer_norm_eps"] = told["epsilon"]
     return MPNetForSequenceClassification(MPNetConfig(**shape))
 
 
-def _shape(weights: dict[str, Fp32], family: str, query: str, head: str) -> dict[str, Any]:
-    """Settings of a model that its weights tell."""
+def _shape(
+    weights: dict[str, Fp32], told: dict[str, float], family: str, query: str, head: str
+) -> dict[str, Any]:
+    """Settings of a model that both families have under the same names."""
     vocabulary, hidden = weights[f"{family}.embeddings.word_embeddings.weight"].shape
     return {
         "vocab_size": vocabulary,
@@ -173,6 +173,7 @@ def _shape(weights: dict[str, Fp32], family: str, query: str, head: str) -> dict
         "intermediate_size": len(weights[f"{family}.encoder.layer.0.intermediate.dense.bias"]),
         "max_position_embeddings": len(weights[f"{family}.embeddings.position_embeddings.weight"]),
         "num_labels": len(weights[f"{head}.bias"]),
+        "layer_norm_eps": told["epsilon"],
     }
 
 

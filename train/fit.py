@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import PartialState
+from torch.utils.data import Subset
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -151,7 +152,7 @@ def fit(
         args=_arguments(config, out, math.ceil(len(plan) * config.epochs)),
         rows=train_data,
         batches=plan,
-        eval_dataset=EncodedRows(by_length(dev, tokenizer), tokenizer),
+        eval_dataset=by_length(EncodedRows(dev, tokenizer)),
         data_collator=Collator(tokenizer.pad_id, feed.token_types, bucket),
         compute_metrics=dev_metrics,
         callbacks=[*early, *on_grid, stop, *callbacks],
@@ -175,10 +176,9 @@ def fit(
     return dict(metrics)
 
 
-def by_length(rows: Sequence[TrainRow], tokenizer: SentenceTokenizer) -> list[TrainRow]:
+def by_length(rows: EncodedRows) -> Subset[dict[str, Any]]:
     """Rows in order of their tokens, so that batches hold little padding."""
-    lengths = EncodedRows(rows, tokenizer).lengths
-    return [rows[i] for i in sorted(range(len(rows)), key=lengths.__getitem__)]
+    return Subset(rows, sorted(range(len(rows)), key=rows.lengths.__getitem__))
 
 
 def _arguments(config: TrainConfig, out: Path, steps: int) -> TrainingArguments:

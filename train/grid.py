@@ -88,11 +88,13 @@ class Grid:
         round to what they are on average.
         """
         self.active = True
+        # Seeded by itself: processes that train together must shake alike, whatever each has drawn before.
+        generator = torch.Generator().manual_seed(0)
         for weight in self.rounded:
             with torch.no_grad():
                 _, scale = _rounded(weight)
                 grouped = weight.reshape(*scale.shape[:2], GROUP)
-                noise = torch.rand_like(grouped) - 0.5
+                noise = torch.rand(grouped.shape, generator=generator).to(weight.device) - 0.5
                 noise.scatter_(2, grouped.abs().argmax(dim=2, keepdim=True), 0)  # it sets the scale
                 weight.add_((noise * scale).reshape(weight.shape))
 
