@@ -49,3 +49,19 @@ def some_sentences(documents: int) -> tuple[str, list[SentenceInput]]:
     lines = (ROOT / "data" / "annotations" / "own_documents.jsonl").read_text(encoding="utf-8").strip()
     found = [s for line in lines.split("\n") for s in cut(json.loads(line)["text"])]
     return "the project's own statements", found
+
+
+def dev_sentences() -> tuple[str, list[SentenceInput], list[str]]:
+    """What they are, the annotated sentences of the dev split, and their labels.
+
+    Raises:
+        SystemExit: the statement texts are not at hand.
+    """
+    from communique.train.corpus import load_annotations
+    from communique.train.recipe import held_out
+
+    found = held_out(load_annotations(), "dev")
+    if not found:
+        raise SystemExit("the dev split needs the statement texts: set COMMUNIQUE_SHARED")
+    inputs = [SentenceInput(str(s.text), s.before, s.after) for s in found]
+    return "the dev split", inputs, [s.row.label for s in found]

@@ -1,6 +1,7 @@
 """Every engine with the shipped weights: speed, labels equal to fp32, what a batch's company changes.
 
     python bench/engines.py --documents 40 --rounds 5      # part of `make bench`
+    python bench/engines.py --dev --rounds 1               # on the dev split, with macro-F1
 
 Each engine runs in a process of its own (load time, memory); rounds are interleaved, so that ratios hold
 on a machine that does other things too. Rows whose library is not installed say so: NNCF and
@@ -19,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, files
 from multiprocessing.connection import Connection
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from council import some_sentences
+from council import dev_sentences, some_sentences
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +36,8 @@ from communique.archive.labelling import archive_engine
 from communique.model.artifact import load_artifact
 from communique.model.classifier import decide, softmax
 from communique.model.engine import Engine, Feed, Logits, batches
-from communique.model.tokens import SentenceTokenizer, TokenIds
+from communique.model.labels import LABELS
+from communique.model.tokens import SentenceInput, SentenceTokenizer, TokenIds
 
 # Platforms of the wheels on the package index, read there for onnxruntime 1.32.0, openvino 2026.4.1,
 # ctranslate2 4.8.5 and torch 2.13.0.
@@ -181,11 +183,11 @@ def torch_bf16() -> type[Engine]:
 
 ENGINES: dict[str, tuple[Callable[[], type[Engine]], tuple[str, ...], str]] = {
     "onnxruntime fp32": (onnxruntime_fp32, ("onnxruntime",), ORT),
-    "onnxruntime int8 a block": (onnxruntime_int8_block, ("onnxruntime",), f"{ORT}; VNNI"),
+    "onnxruntime int8 by 128": (onnxruntime_int8_block, ("onnxruntime",), f"{ORT}; VNNI"),
     "onnxruntime int8 dynamic": (onnxruntime_int8, ("onnxruntime",), ORT),
     "openvino fp32": (openvino("OpenVinoEngine"), ("openvino",), OPENVINO),
     "openvino bf16": (openvino("OpenVinoBf16Engine"), ("openvino",), f"{OPENVINO}; AVX-512 BF16 or AMX"),
-    "openvino int8 a token": (openvino("OpenVinoInt8Engine"), ("openvino",), f"{OPENVINO}; VNNI"),
+    "openvino int8 by 64": (openvino("OpenVinoInt8Engine"), ("openvino",), f"{OPENVINO}; VNNI"),
     "openvino int8 calibrated": (openvino_nncf, ("openvino", "nncf"), f"{OPENVINO}; VNNI"),
     "ctranslate2 fp32": (ctranslate2("float32"), ("ctranslate2",), CT2),
     "ctranslate2 int8": (ctranslate2("int8"), ("ctranslate2",), CT2),
@@ -195,6 +197,11 @@ ENGINES: dict[str, tuple[Callable[[], type[Engine]], tuple[str, ...], str]] = {
 
 QUANTISED = {"onnxruntime int8 dynamic", "openvino int8 calibrated"}
 """Engines whose quantisers start from fp32 weights."""
+
+
+def chosen_sentences(documents: int) -> tuple[str, list[SentenceInput], list[str]]:
+    """What they are, sentences, and their labels where annotated; 0 documents for the dev split."""
+    return (*some_sentences(documents), []) if documents else dev_sentences()
 
 
 def write_plain(folder: str) -> None:
@@ -207,7 +214,7 @@ def serve(name: str, streams: int, documents: int, pipe: Connection) -> None:
     """An engine's process: answers with (load seconds, MB), then with seconds or probabilities."""
     artifact = load_artifact()
     tokenizer = SentenceTokenizer.from_file(artifact.path("tokenizer.json"), artifact.config)
-    encoded = tokenizer.encode(some_sentences(documents)[1])
+    encoded = tokenizer.encode(chosen_sentences(documents)[1])
     start = time.perf_counter()
     try:
         made = ENGINES[name][0]()
@@ -233,6 +240,14 @@ def serve(name: str, streams: int, documents: int, pipe: Connection) -> None:
         pipe.send((softmax(by_length, temperature), softmax(np.concatenate(in_order), temperature)))
 
 
+def four_f1(gold: list[str], labels: Sequence[str]) -> float:
+    """Macro-F1 of the four stances."""
+    from sklearn.metrics import f1_score
+
+    stances = [str(label) for label in LABELS if label != "none"]
+    return float(f1_score(gold, list(map(str, labels)), labels=stances, average="macro"))
+
+
 def installed_mb(packages: tuple[str, ...]) -> float:
     """Megabytes of the packages themselves, without what they depend on."""
     found = [path for package in packages for path in files(package) or []]
@@ -241,7 +256,9 @@ def installed_mb(packages: tuple[str, ...]) -> float:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--documents", type=int, default=40)
+    texts = options.add_mutually_exclusive_group()
+    texts.add_argument("--documents", type=int, default=40)
+    texts.add_argument("--dev", action="store_const", dest="documents", const=0, help="the dev split")
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--only", nargs="*", default=list(ENGINES), help="names of engines")
     chosen = options.parse_args()
@@ -256,7 +273,7 @@ def main() -> None:
 
 
 def measure(chosen: argparse.Namespace) -> None:
-    source, inputs = some_sentences(chosen.documents)
+    source, inputs, gold = chosen_sentences(chosen.documents)
     context = multiprocessing.get_context("spawn")
     pipes: dict[tuple[str, int], Connection] = {}
     loaded: dict[tuple[str, int], Any] = {}
@@ -280,10 +297,11 @@ def measure(chosen: argparse.Namespace) -> None:
             pipes[key].send("scores")
             scores[key[0]] = pipes[key].recv()
         pipes[key].send("end")
-    report(source, len(inputs), loaded, seconds, scores)
+    report(source, len(inputs), gold, loaded, seconds, scores)
 
 
-def report(source: str, sentences: int, loaded: Any, seconds: Any, scores: Any) -> None:  # noqa: ANN401
+def report(source: str, sentences: int, gold: list[str], loaded: Any, seconds: Any, scores: Any) -> None:  # noqa: ANN401
+    """The table; with macro-F1 of the four stances where there are annotations."""
     threshold = load_artifact().config.threshold
     console = Console(width=150)
     first = next(iter(scores))
@@ -291,6 +309,8 @@ def report(source: str, sentences: int, loaded: Any, seconds: Any, scores: Any) 
     table = Table(title=f"{load_artifact().version}: {sentences:,} sentences of {source}; equal to {first}")
     for column in ("engine", "1 stream", "2 streams", "x", "labels equal", "company"):
         table.add_column(column)
+    if gold:
+        table.add_column("macro-F1")
     for column in ("load s", "peak MB", "installed MB", "wheels for"):
         table.add_column(column)
     base = statistics.median(seconds[first, 1])
@@ -312,6 +332,7 @@ def report(source: str, sentences: int, loaded: Any, seconds: Any, scores: Any) 
             f"{base / one:.2f}",
             f"{np.mean([a == b for a, b in zip(labels, reference, strict=True)]):.2%}",
             f"{np.abs(by_length - in_order).max():.4f}",
+            *([f"{four_f1(gold, labels):.4f}"] if gold else []),
             f"{loaded[name, 1][0]:.1f}",
             f"{loaded[name, 1][1]:,.0f}",
             size,

@@ -44,6 +44,8 @@ class Engine:
     """Library and number format: what decides a probability's last digits, besides the model."""
     _accuracy = "1"
     """How ONNX Runtime multiplies by 4-bit weights: 1 in fp32; 4 would round activations to int8."""
+    _multiple = 1
+    """Batches are filled up to a multiple of so many tokens."""
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class Engine:
         return out
 
     def _run(self, batch: Sequence[TokenIds]) -> Logits:
-        longest = max(len(e.ids) for e in batch)
+        longest = -(-max(len(e.ids) for e in batch) // self._multiple) * self._multiple
         ids = np.full((len(batch), longest), self._pad_id, dtype=np.int64)  # (batch, tokens)
         mask = np.zeros_like(ids)
         types = np.zeros_like(ids)

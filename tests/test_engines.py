@@ -16,6 +16,8 @@ from communique.model.engine import Engine
 from communique.model.errors import InputError
 from communique.model.tokens import SentenceInput, SentenceTokenizer
 
+NEAR = 0.5
+"""bf16 and int8 keep eight bits: what they may move a logit by, of a dozen from least to most."""
 WORDS = "The envoy of Belmar urges both sides to open the port and welcomes the talks"
 
 
@@ -56,18 +58,65 @@ def test_openvino_by_default_gives_the_same_labels(encoded, reference):
     kind = choose("openvino")
     assert kind.name.startswith("openvino")
     found = logits(kind, encoded, streams=2, token_budget=512)
-    assert np.abs(found - reference).max() < 0.3  # bf16 keeps eight bits
+    assert np.abs(found - reference).max() < NEAR
     sure = np.diff(np.sort(reference, axis=1)[:, -2:], axis=1)[:, 0] > 0.6
     assert sure.sum() >= 12
     assert (found.argmax(axis=1) == reference.argmax(axis=1))[sure].all()
 
 
-@pytest.mark.parametrize("bf16, wanted", [(True, "openvino-bf16"), (False, "onnxruntime-fp32")])
-def test_auto_takes_openvino_where_it_is_faster(monkeypatch, bf16, wanted):
+@pytest.mark.parametrize(
+    "flags, bf16, auto, openvino",
+    [
+        ({"avx512_vnni", "avx512_bf16"}, True, "openvino-int8", "openvino-int8"),
+        ({"avx_vnni"}, False, "onnxruntime-fp32", "openvino-fp32"),
+        ({"avx512_vnni", "amx_bf16"}, True, "openvino-bf16", "openvino-bf16"),
+        (set(), True, "openvino-bf16", "openvino-bf16"),
+        ({"avx2"}, False, "onnxruntime-fp32", "openvino-fp32"),
+    ],
+)
+def test_auto_takes_openvino_where_it_is_faster(monkeypatch, flags, bf16, auto, openvino):
     pytest.importorskip("openvino", reason="needs the extra 'fast'")
+    monkeypatch.setattr("communique.model.openvino_engine.processor_flags", lambda: flags)
     monkeypatch.setattr("communique.model.openvino_engine.has_bf16", lambda: bf16)
-    assert choose("auto").name == wanted
-    assert choose("openvino").name == ("openvino-bf16" if bf16 else "openvino-fp32")
+    assert choose("auto").name == auto
+    assert choose("openvino").name == openvino
+
+
+def test_integers_change_little_and_a_batchs_company_nothing(encoded, reference):
+    pytest.importorskip("openvino", reason="needs the extra 'fast'")
+    from communique.model.openvino_engine import OpenVinoInt8Engine, has_vnni
+
+    if not has_vnni():
+        pytest.skip("the processor has no AVX-512 VNNI")
+    alone = logits(OpenVinoInt8Engine, encoded, token_budget=1)
+    together = logits(OpenVinoInt8Engine, encoded, token_budget=2048)
+    assert np.abs(together - reference).max() < NEAR
+    assert (together == alone).all()
+
+
+def test_without_the_newer_instructions_openvino_says_what_onnxruntime_says(encoded, reference, tmp_path):
+    """What it falls back to, with those instructions switched off."""
+    pytest.importorskip("openvino", reason="needs the extra 'fast'")
+    import os
+    import pickle
+    import subprocess
+
+    (tmp_path / "encoded").write_bytes(pickle.dumps(encoded))
+    code = (
+        "import pathlib, pickle, sys, numpy;"
+        "from communique.model import openvino_engine;"
+        "from communique.model.artifact import load_artifact;"
+        "from communique.model.backends import choose;"
+        "openvino_engine.processor_flags = openvino_engine.has_bf16 = lambda: set();"
+        "rows, pad = pickle.loads(pathlib.Path(sys.argv[1], 'encoded').read_bytes());"
+        "model = load_artifact().path('model.onnx');"
+        "kind = choose('openvino');"
+        "found = kind(model, pad_id=pad, token_types=True, threads=1).logits(rows);"
+        "numpy.save(pathlib.Path(sys.argv[1], 'found.npy'), found)"
+    )
+    older = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    subprocess.check_call([sys.executable, "-c", code, str(tmp_path)], env=older)
+    assert np.abs(np.load(tmp_path / "found.npy") - reference).max() < 1e-3
 
 
 def test_openvino_comes_without_its_telemetry():
