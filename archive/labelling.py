@@ -205,7 +205,9 @@ class Labeller:
 
     def _decide(self, logits: Logits) -> list[Labelled]:
         probabilities = softmax(logits, self._config.temperature)
-        labels = decide(probabilities, threshold=self._config.threshold)
+        labels = decide(
+            probabilities, threshold=self._config.threshold, label_weights=self._config.label_weights
+        )
         return [
             (str(label), tuple(round(float(p), DIGITS) for p in row))
             for label, row in zip(labels, probabilities, strict=True)

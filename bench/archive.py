@@ -110,7 +110,8 @@ def obvious(source: Path, out: Path) -> dict[str, Any]:
 
     p = np.array(found, dtype=np.float64) ** (1 / config.temperature)
     p /= p.sum(axis=1, keepdims=True)
-    labels = [str(label) for label in decide(p, threshold=config.threshold)]
+    chosen = decide(p, threshold=config.threshold, label_weights=config.label_weights)
+    labels = [str(label) for label in chosen]
     write(out, labels, [s.text for s in inputs])
     return {"sentences": len(inputs)}
 

@@ -302,10 +302,11 @@ def measure(chosen: argparse.Namespace) -> None:
 
 def report(source: str, sentences: int, gold: list[str], loaded: Any, seconds: Any, scores: Any) -> None:  # noqa: ANN401
     """The table; with macro-F1 of the four stances where there are annotations."""
-    threshold = load_artifact().config.threshold
+    config = load_artifact().config
+    rule: dict[str, Any] = {"threshold": config.threshold, "label_weights": config.label_weights}
     console = Console(width=150)
     first = next(iter(scores))
-    reference = decide(scores[first][0], threshold=threshold)
+    reference = decide(scores[first][0], **rule)
     table = Table(title=f"{load_artifact().version}: {sentences:,} sentences of {source}; equal to {first}")
     for column in ("engine", "1 stream", "2 streams", "x", "labels equal", "company"):
         table.add_column(column)
@@ -319,7 +320,7 @@ def report(source: str, sentences: int, gold: list[str], loaded: Any, seconds: A
             table.add_row(name, f"[dim]not run: {loaded[name, 1]}[/dim]")
             continue
         by_length, in_order = scores[name]
-        labels = decide(by_length, threshold=threshold)
+        labels = decide(by_length, **rule)
         one, two = (statistics.median(seconds[name, n]) for n in (1, 2))
         try:
             size = f"{installed_mb(ENGINES[name][1]):,.0f}"

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -73,7 +74,8 @@ def naive(classifier: StanceClassifier, inputs: list[SentenceInput]) -> np.ndarr
 def main() -> None:
     inside, command = first_label_seconds()
     inputs = own_sentences()
-    threshold = load_artifact().config.threshold
+    config = load_artifact().config
+    rule: dict[str, Any] = {"threshold": config.threshold, "label_weights": config.label_weights}
     sorted_ = StanceClassifier.load()
     plain = StanceClassifier(load_artifact(), token_budget=10**9)
     speed: dict[str, list[float]] = {"sorted, token budget": [], "batches of 32 in reading order": []}
@@ -98,7 +100,7 @@ def main() -> None:
         f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f}",
     )
     table.add_row("largest change of a probability by company", f"{np.abs(together - apart).max():.1e}")
-    pairs = zip(decide(together, threshold=threshold), decide(apart, threshold=threshold), strict=True)
+    pairs = zip(decide(together, **rule), decide(apart, **rule), strict=True)
     table.add_row("labels changed by company", str(sum(a != b for a, b in pairs)))
     Console(width=90).print(table)
 

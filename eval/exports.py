@@ -42,6 +42,7 @@ def numbers(report: Report) -> dict[str, Any]:
             "gold_sha256": table.gold_sha256,
             "random_rows": report.random.rows,
             "threshold": table.threshold,
+            "label_weights": list(table.label_weights),
             "settings": asdict(report.settings),
         },
         "verdict": verdict(report),

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from communique.model.classifier import decide
-from communique.model.labels import LABELS, STANCES, label_index
+from communique.model.labels import EVEN, LABELS, STANCES, label_index
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -81,6 +81,7 @@ def evaluate(
     documents: Sequence[str],
     *,
     threshold: float,
+    label_weights: Sequence[float] = EVEN,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Scores:
@@ -91,6 +92,7 @@ def evaluate(
         probabilities: (sentences, 5), calibrated.
         documents: the document each sentence is from; the unit of resampling.
         threshold: stances below it become `none`.
+        label_weights: what each label counts where one is chosen.
 
     Raises:
         ValueError: empty, or lengths that differ.
@@ -101,7 +103,8 @@ def evaluate(
             f"({len(documents)}), and at least one"
         )
     truth = np.array([label_index(label) for label in gold])
-    found = np.array([label_index(label) for label in decide(probabilities, threshold=threshold)])
+    labels = decide(probabilities, threshold=threshold, label_weights=label_weights)
+    found = np.array([label_index(label) for label in labels])
     tables = _tables(truth, found, documents)  # (documents, 5, 5)
     total = tables.sum(axis=0)
     rng = np.random.default_rng(seed)

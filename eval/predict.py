@@ -100,5 +100,6 @@ def predict(
         tick(len(chunk))
     speed = len(rows) / (perf_counter() - began)
     found = np.concatenate(parts).astype(float)
-    cut = classifier.artifact.config.threshold if threshold is None else threshold
-    return Table(classifier.version, digest, tuple(rows), found, cut), speed
+    config = classifier.artifact.config
+    cut = config.threshold if threshold is None else threshold
+    return Table(classifier.version, digest, tuple(rows), found, cut, config.label_weights), speed

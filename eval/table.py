@@ -5,7 +5,8 @@
 Every row must have `doc_id`, `sent_id`, `text`, `gold` and `p_position` … `p_none` (summing to 1). It may
 have `before`, `after`, `issuer`, `kind`, `date`, `sample`, `weight` (1 / inclusion probability; null or
 absent for rows that were not drawn at random), `label_a`, `label_b` (the two annotators' own labels) and
-`note` (why the label was decided so). `model` and `threshold`, where given, are the same in every row.
+`note` (why the label was decided so). `model`, `threshold` and `label_weights`
+(what each label's probability is multiplied by where one is chosen), where given, are the same in every row.
 Fields with other names are passed over. A fault is reported by file and row.
 """
 
@@ -28,7 +29,7 @@ from communique.model.artifact import sha256_file
 from communique.model.classifier import decide
 from communique.model.errors import InputError
 from communique.model.jsonl import read_jsonl
-from communique.model.labels import LABELS, label_index
+from communique.model.labels import EVEN, LABELS, label_index
 
 SPLITS = ("train", "dev", "test")
 """Of the annotations; the name of anything else is a file's."""
@@ -75,6 +76,8 @@ class Table:
     probabilities: Floats
     threshold: float
     """Probability below which a stance becomes `none`."""
+    label_weights: tuple[float, ...] = EVEN
+    """What each label's probability is multiplied by where one is chosen."""
 
     @cached_property
     def truth(self) -> Ints:
@@ -84,8 +87,13 @@ class Table:
     @cached_property
     def found(self) -> Ints:
         """Index of the label given, after abstention, (rows,)."""
-        labels = decide(self.probabilities, threshold=self.threshold)
+        labels = decide(self.probabilities, threshold=self.threshold, label_weights=self.label_weights)
         return np.array([LABELS.index(label) for label in labels], dtype=np.int64)
+
+    @cached_property
+    def heavy(self) -> list[tuple[str, float]]:
+        """Labels that do not count once where one is chosen, with their weights."""
+        return [(str(name), w) for name, w in zip(LABELS, self.label_weights, strict=True) if w != 1]
 
     @cached_property
     def documents(self) -> list[str]:
@@ -122,7 +130,17 @@ def read_table(path: Path, threshold: float | None = None) -> Table:
         raise InputError(f"{path.name}: threshold is {own!r}: give a number in [0, 1] or leave it out")
     cut = threshold if threshold is not None else float(own or 0)
     name = _constant(records, "model")
-    return Table(str(name) if name else path.stem, digest, rows, probabilities, cut)
+    weights = _label_weights(_constant(records, "label_weights"), path)
+    return Table(str(name) if name else path.stem, digest, rows, probabilities, cut, weights)
+
+
+def _label_weights(given: Any, path: Path) -> tuple[float, ...]:  # noqa: ANN401  whatever the field held
+    if given is None:
+        return EVEN
+    whole = isinstance(given, list) and len(given) == len(EVEN)
+    if not whole or not all(is_number(w) and w > 0 for w in given):
+        raise InputError(f"{path.name}: label_weights is {given!r}: give a number above 0 for each label")
+    return tuple(map(float, given))
 
 
 def read_labelled(path: Path) -> tuple[tuple[Row, ...], str]:
@@ -170,7 +188,7 @@ def align(first: Table, other: Table) -> Table:
         if row.gold != mine.gold or row.text != mine.text:
             what = "gold" if row.gold != mine.gold else "text"
             raise InputError(f"{mine.place}: {what} differs from {row.place}: use one gold table for both")
-    return Table(other.name, other.sha256, rows, other.probabilities[order], other.threshold)
+    return replace(other, rows=rows, probabilities=other.probabilities[order])
 
 
 def on_gold(table: Table, rows: Sequence[Row], data: str) -> Table:

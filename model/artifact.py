@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from communique.model.labels import LABELS, LABELS_VERSION
+from communique.model.labels import EVEN, LABELS, LABELS_VERSION
 
 SCHEMA_VERSION = 1
 """Raised when an older reader would misread the folder."""
@@ -49,6 +49,9 @@ class ModelConfig:
     """A stance whose probability lies below it becomes `none`; chosen on the dev split."""
     token_types: bool
     """Whether the encoder tells sentence (0) and context (1) apart by token type."""
+    label_weights: tuple[float, ...] = EVEN
+    """What each label's probability is multiplied by where one is chosen, not where it is shown: of a rare
+    label, one missed costs more than one too many (Elkan 2001). Chosen on the dev split."""
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     trained_on: tuple[str, ...] = ()
     """`document_digest` of every real document that a training row came from; empty where it is not known.
@@ -65,6 +68,10 @@ class ModelConfig:
             raise ArtifactError(f"temperature must be above 0, not {self.temperature}")
         if not 0 <= self.threshold <= 1:
             raise ArtifactError(f"threshold must lie in [0, 1], not {self.threshold}")
+        if len(self.label_weights) != len(LABELS) or min(self.label_weights) <= 0:
+            raise ArtifactError(
+                f"label_weights must be {len(LABELS)} numbers above 0, not {list(self.label_weights)}"
+            )
         if not 8 <= self.max_tokens <= 512:
             raise ArtifactError(f"max_tokens must lie in [8, 512], not {self.max_tokens}")
         if min(self.before_tokens, self.after_tokens) < 0:
@@ -172,15 +179,20 @@ def _verify(path: Path, entry: Any) -> None:  # noqa: ANN401  whatever the manif
         )
 
 
+_OPTIONAL = {"label_weights", "metrics", "trained_on"}
+"""Fields that older models lack."""
+
+
 def _config(path: Path) -> ModelConfig:
     raw = _read_json(path)
     known = {field.name for field in dataclasses.fields(ModelConfig)}
-    unknown, missing = sorted(set(raw) - known), sorted(known - set(raw) - {"metrics", "trained_on"})
+    unknown, missing = sorted(set(raw) - known), sorted(known - set(raw) - _OPTIONAL)
     if unknown or missing:
         raise ArtifactError(
             f"{path}: unknown fields {unknown}, missing fields {missing}: get the model again"
         )
-    raw["labels"], raw["trained_on"] = tuple(raw["labels"]), tuple(raw.get("trained_on", ()))
+    for name in {"labels", "label_weights", "trained_on"} & raw.keys():  # JSON carries them as lists
+        raw[name] = tuple(raw[name])
     return ModelConfig(**raw)
 
 

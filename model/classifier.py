@@ -19,7 +19,7 @@ import numpy.typing as npt
 from communique.model.artifact import Artifact, load_artifact
 from communique.model.backends import choose
 from communique.model.engine import TOKEN_BUDGET
-from communique.model.labels import LABELS, STANCES, Stance
+from communique.model.labels import EVEN, LABELS, STANCES, Stance
 from communique.model.sentences import segment
 from communique.model.tokens import SentenceInput, SentenceTokenizer
 
@@ -159,7 +159,8 @@ class StanceClassifier:
         inputs = [SentenceInput(s) if isinstance(s, str) else s for s in sentences]
         probabilities, truncated = self.probabilities(inputs)
         cut = self.artifact.config.threshold if threshold is None else threshold
-        labels = decide(probabilities, threshold=cut, abstain=abstain)
+        weights = self.artifact.config.label_weights
+        labels = decide(probabilities, threshold=cut, abstain=abstain, label_weights=weights)
         return [
             Prediction(s.text, 0, len(s.text), label, tuple(round(float(p), DIGITS) for p in row), was_cut)
             for s, label, row, was_cut in zip(inputs, labels, probabilities, truncated, strict=True)
@@ -214,16 +215,26 @@ def softmax(logits: npt.NDArray[np.float32], temperature: float) -> npt.NDArray[
     return shares
 
 
-def decide(probabilities: npt.NDArray[np.float64], *, threshold: float, abstain: bool = True) -> list[Stance]:
+def decide(
+    probabilities: npt.NDArray[np.float64],
+    *,
+    threshold: float,
+    abstain: bool = True,
+    label_weights: Sequence[float] = EVEN,
+) -> list[Stance]:
     """Probabilities (sentences, 5) -> labels.
 
-    The most probable of the five; a stance below the threshold becomes `none`. Without abstention, the
-    most probable of the four stances.
+    The most probable of the five, each times its weight; a stance whose share of the sum then lies below the
+    threshold becomes `none`. Without abstention, the most probable of the four stances, so weighted.
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must lie in [0, 1], not {threshold}")
+    shares = probabilities
+    if tuple(label_weights) != EVEN:  # else exactly as they are: a sum of 1 may be off by a bit
+        shares = probabilities * np.asarray(label_weights)
+        shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-300)
     if not abstain:
-        return [STANCES[i] for i in probabilities[:, : len(STANCES)].argmax(axis=1)]
-    best = probabilities.argmax(axis=1)
-    sure = probabilities[np.arange(len(best)), best] >= threshold
+        return [STANCES[i] for i in shares[:, : len(STANCES)].argmax(axis=1)]
+    best = shares.argmax(axis=1)
+    sure = shares[np.arange(len(best)), best] >= threshold
     return [LABELS[i] if ok else Stance.NONE for i, ok in zip(best, sure, strict=True)]

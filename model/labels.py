@@ -29,6 +29,9 @@ LABELS: tuple[Stance, ...] = tuple(Stance)
 STANCES: tuple[Stance, ...] = LABELS[:4]
 """The four that take a stance: the task. `none` is the abstention."""
 
+EVEN = (1.0,) * len(LABELS)
+"""Weights by which every label counts alike."""
+
 DEFINITIONS: dict[Stance, str] = {
     Stance.POSITION: "states a view, principle, policy, intention, support, criticism or refusal",
     Stance.DEMAND: "seeks to make another party act, stop or refrain",

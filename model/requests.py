@@ -18,6 +18,7 @@ import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.json_schema import models_json_schema
 
+from communique.model.artifact import ModelConfig
 from communique.model.batching import Scores
 from communique.model.classifier import DIGITS, Prediction, decide, in_context, set_aside
 from communique.model.errors import InputError
@@ -271,12 +272,12 @@ def pieces(work: Work, size: int) -> Iterator[slice]:
 
 
 def records(
-    work: Work, piece: slice, scores: Scores, *, threshold: float, version: str
+    work: Work, piece: slice, scores: Scores, *, config: ModelConfig, version: str
 ) -> Iterator[dict[str, Any]]:
-    """The records of a piece, from its scores; `threshold` is the model's own."""
+    """The records of a piece, from its scores."""
     inputs: Sequence[SentenceInput] = work.inputs[piece]
-    cut = threshold if work.threshold is None else work.threshold
-    labels = decide(scores[0], threshold=cut, abstain=work.abstain)
+    cut = config.threshold if work.threshold is None else work.threshold
+    labels = decide(scores[0], threshold=cut, abstain=work.abstain, label_weights=config.label_weights)
     rows = zip(inputs, labels, scores[0], scores[1], work.carried[piece], strict=True)
     for sentence, label, row, truncated, (before, behind) in rows:
         shares = tuple(round(float(p), DIGITS) for p in row)

@@ -230,7 +230,7 @@ class Service:
         Labelling runs ahead of a client that reads slowly, so that it gives back its room in the queue:
         scores are small. Records, which are not, are made when they are sent.
         """
-        version, threshold = self.classifier.version, self.classifier.artifact.config.threshold
+        version, config = self.classifier.version, self.classifier.artifact.config
         size = len(work.inputs)
         pieces = list(requests.pieces(work, PIECE))
         turns: asyncio.Queue[asyncio.Task[Scores]] = asyncio.Queue()
@@ -253,9 +253,7 @@ class Service:
                 try:
                     for piece in pieces:
                         scores = await (await turns.get())
-                        yield list(
-                            requests.records(work, piece, scores, threshold=threshold, version=version)
-                        )
+                        yield list(requests.records(work, piece, scores, config=config, version=version))
                 finally:
                     labelling.cancel()
         except QueueFullError as full:
@@ -269,7 +267,7 @@ class Service:
             "model_version": artifact.version,
             "engine": self.classifier.engine,
             "labels": [{"label": str(label), "definition": text} for label, text in DEFINITIONS.items()],
-            "calibration": {name: config[name] for name in ("temperature", "threshold")},
+            "calibration": {name: config[name] for name in ("temperature", "threshold", "label_weights")},
             "config": config,
             "limits": {k: v for k, v in dataclasses.asdict(self.settings).items() if k.startswith("max_")},
             "card": artifact.path("README.md").read_text(encoding="utf-8"),

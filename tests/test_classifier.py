@@ -66,6 +66,16 @@ def test_decide_by_hand():
     assert decide(p, threshold=0.9, abstain=False) == [Stance.POSITION, Stance.DEMAND, Stance.DEMAND]
 
 
+def test_decide_by_weights_by_hand():
+    p = np.array([[0.5, 0.1, 0.2, 0.1, 0.1], [0.5, 0.2, 0.1, 0.1, 0.1]])
+    weighted = {"label_weights": (1, 1, 3, 1, 1)}
+    assert decide(p, threshold=0, **weighted) == [Stance.CONCESSION, Stance.POSITION]
+    assert decide(p, threshold=0.43, **weighted) == [Stance.NONE, Stance.NONE]  # 0.6 of 1.4, 0.5 of 1.2
+    assert decide(p, threshold=0.42, **weighted) == [Stance.CONCESSION, Stance.NONE]
+    assert decide(p, threshold=0.9, abstain=False, **weighted) == [Stance.CONCESSION, Stance.POSITION]
+    assert decide(p, threshold=0.5, label_weights=(2, 2, 2, 2, 2)) == decide(p, threshold=0.5)
+
+
 def test_softmax_by_hand():
     p = softmax(np.array([[np.log(8), 0.0]], dtype=np.float32), temperature=3.0)
     assert p[0] == pytest.approx([2 / 3, 1 / 3])

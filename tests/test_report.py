@@ -102,6 +102,8 @@ def labelled(golds, found, documents=None):
         ([record(issuer=3)], "issuer is 3"),
         ([record(threshold=0.2), record(1, threshold=0.3)], "t.jsonl:2: threshold is 0.3"),
         ([record(threshold=2)], "threshold is 2"),
+        ([record(label_weights=[1, 1, 0, 1, 1])], "label_weights is"),
+        ([record(label_weights={"demand": 2})], "give a number above 0 for each label"),
         ([[1]], "t.jsonl:1: a list"),
     ],
 )
@@ -130,6 +132,11 @@ def test_threshold_and_model_come_from_the_table(tmp_path):
     assert (table.name, table.threshold) == ("ours", 0.7)
     assert [NAMES[i] for i in table.found] == ["none"]
     assert [NAMES[i] for i in read_table(path, threshold=0.5).found] == ["demand"]
+    heavy = saved(
+        tmp_path / "h.jsonl", [record(label_weights=[20, 1, 1, 1, 1], p_position=0.1, p_demand=0.6)]
+    )
+    assert [NAMES[i] for i in read_table(heavy).found] == ["position"]
+    assert read_table(heavy).heavy == [("position", 20)]
 
 
 def test_tables_are_aligned_by_sentence(tmp_path):

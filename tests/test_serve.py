@@ -320,7 +320,9 @@ def test_headers_pages_and_nothing_from_elsewhere(client):
 def test_model_metrics_and_openapi(client):
     model = client.get("/v1/model").json()
     assert [x["label"] for x in model["labels"]] == ["position", "demand", "concession", "agreement", "none"]
-    assert model["calibration"] == {"temperature": 1.0, "threshold": 0.3} and "toy" in model["card"]
+    even = [1.0] * 5
+    assert model["calibration"] == {"temperature": 1.0, "threshold": 0.3, "label_weights": even}
+    assert "toy" in model["card"]
     client.get("/some/invented/path")
     numbers = client.get("/metrics").text
     assert 'communique_requests_total{path="/v1/model",status="200"}' in numbers

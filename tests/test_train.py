@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("torch", reason="needs the train extra")
 pytestmark = pytest.mark.filterwarnings("default")  # torch and transformers warn of one another's plans
 
-from communique.model.classifier import StanceClassifier, softmax  # noqa: E402
+from communique.model.classifier import StanceClassifier, decide, softmax  # noqa: E402
 from communique.model.errors import InputError  # noqa: E402
 from communique.model.labels import LABELS  # noqa: E402
+from communique.train.calibrate import fit_temperature, fit_threshold, fit_weights  # noqa: E402
 from communique.train.config import TrainConfig  # noqa: E402
 from communique.train.export import Gate, GateError, quantise_weights  # noqa: E402
-from communique.train.recipe import fit_temperature, fit_threshold  # noqa: E402
 
 WIDE = os.environ | {"COLUMNS": "200"}
 
@@ -144,6 +144,19 @@ def test_threshold_by_hand():
     p = np.array([[0.41, 0.1, 0.1, 0.1, 0.29]] * 2 + [np.eye(5)[i] * 0.8 + 0.04 for i in range(5)])
     gold = np.array([4, 4, 0, 1, 2, 3, 4])
     assert fit_threshold(p, gold) == pytest.approx(0.42)
+
+
+def test_a_rare_stance_is_taken_before_it_is_the_most_probable():
+    # One concession in twenty, always second to position; of other positions no such doubt.
+    sure, doubt = [0.9, 0.025, 0.025, 0.025, 0.025], [0.5, 0.05, 0.3, 0.05, 0.1]
+    p = np.array([doubt] + [sure] * 16 + [np.roll(sure, i) for i in (1, 1, 3, 3, 4)])
+    gold = np.array([2] + [0] * 16 + [1, 1, 3, 3, 4])
+    weights = fit_weights(p, gold)
+    assert weights == (1, 1, 2, 1, 1)
+    assert decide(p, threshold=0, label_weights=weights) == [LABELS[i] for i in gold]
+    assert fit_threshold(p, gold, weights) == 0
+    often = np.repeat(np.arange(5), 4)
+    assert fit_weights(np.full((20, 5), 0.2), often) == (1,) * 5  # no stance is rare: nothing to weigh
 
 
 @pytest.mark.parametrize(

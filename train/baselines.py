@@ -26,7 +26,7 @@ from communique.eval.table import Row
 from communique.model.artifact import load_artifact, sha256_file
 from communique.model.classifier import StanceClassifier, softmax
 from communique.model.jsonl import write_text
-from communique.model.labels import LABELS, label_index
+from communique.model.labels import EVEN, LABELS, label_index
 from communique.model.tokens import SentenceInput
 from communique.train.batches import TrainRow
 from communique.train.config import TrainConfig
@@ -44,6 +44,7 @@ class Answers:
     graded: bool = True
     """Whether the probabilities are more than a label."""
     threshold: float = 0.0
+    label_weights: tuple[float, ...] = EVEN
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,9 @@ def model_system(folder: Path | None, held: Sequence[Sentence], threads: int | N
 
     def answer() -> Answers:
         found, _ = StanceClassifier(artifact, threads=threads).probabilities(inputs)
-        return Answers(found, threshold=artifact.config.threshold)
+        return Answers(
+            found, threshold=artifact.config.threshold, label_weights=artifact.config.label_weights
+        )
 
     return System(artifact.version, answer)
 
@@ -201,7 +204,13 @@ def run_systems(
     for system in systems:
         on_start(system.name)
         answers, seconds = _cached(system, out / "systems", data)
-        scores = evaluate(gold, answers.probabilities, documents, threshold=answers.threshold)
+        scores = evaluate(
+            gold,
+            answers.probabilities,
+            documents,
+            threshold=answers.threshold,
+            label_weights=answers.label_weights,
+        )
         ece = scores.ece if answers.graded else None
         results.append(Result(system.name, scores, ece, seconds))
     return results
@@ -212,7 +221,8 @@ def _cached(system: System, folder: Path, data: str) -> tuple[Answers, float]:
     path = folder / f"{_slug(system.name)}-{key[:12]}.json"
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        answers = Answers(np.array(kept["probabilities"]), kept["graded"], kept["threshold"])
+        weights = tuple(kept.get("label_weights", EVEN))
+        answers = Answers(np.array(kept["probabilities"]), kept["graded"], kept["threshold"], weights)
         return answers, kept["seconds"]
     start = time.perf_counter()
     answers = system.answer()
@@ -223,6 +233,7 @@ def _cached(system: System, folder: Path, data: str) -> tuple[Answers, float]:
         "seconds": seconds,
         "graded": answers.graded,
         "threshold": answers.threshold,
+        "label_weights": answers.label_weights,
         "probabilities": answers.probabilities.tolist(),
     }
     write_text(path, json.dumps(content) + "\n")

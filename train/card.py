@@ -72,8 +72,20 @@ A transformer ({feed.encoder}{frozen}), fine-tuned to label each sentence of an 
 {labels}
 
 It reads up to {feed.max_tokens} tokens of a sentence; longer ones are cut and flagged. {context} Probabilities are
-divided by a temperature ({feed.temperature}); a stance below {feed.threshold} becomes `none`. Both were chosen on the
-dev split."""
+divided by a temperature ({feed.temperature}).{_weights(feed)} A stance below {feed.threshold} becomes `none`. All this was
+chosen on the dev split."""
+
+
+def _weights(feed: ModelConfig) -> str:
+    heavy = [
+        f"a {label}'s by {w:g}" for label, w in zip(feed.labels, feed.label_weights, strict=True) if w != 1
+    ]
+    if not heavy:
+        return ""
+    return (
+        f" The most probable label is given after its probability is multiplied ({', '.join(heavy)}): it is rare, and\n"
+        "missed more often than given wrongly. The probabilities in the records are not multiplied."
+    )
 
 
 def _data(feed: ModelConfig, rows: Sequence[TrainRow], config: TrainConfig) -> str:

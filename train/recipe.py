@@ -2,8 +2,9 @@
 
     communique train --out runs/student            # or, in Python, run(config, annotations, out)
 
-Everything that is chosen here (the state that is kept, temperature, abstention threshold, whether small
-weights are good enough) is chosen on the dev split. The test split is read once, to fill the card.
+Everything that is chosen here (the state that is kept, temperature, label weights, abstention threshold,
+whether small weights are good enough) is chosen on the dev split. The test split is read once, to fill the
+card.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from communique.eval.metrics import Scores, evaluate, f1_of
+from communique.eval.metrics import Scores, evaluate
 from communique.model.artifact import Artifact, document_digest, load_artifact, write_manifest
 from communique.model.classifier import StanceClassifier, decide, softmax
 from communique.model.engine import Engine
-from communique.model.labels import LABELS, STANCES, label_index
+from communique.model.labels import LABELS, label_index
 from communique.model.tokens import SentenceInput, SentenceTokenizer
 from communique.train.augment import swapped
+from communique.train.calibrate import Rule, fit_temperature, fit_threshold, fit_weights, macro_f1
 from communique.train.card import card
 from communique.train.config import TrainConfig
 from communique.train.corpus import Annotations, Sentence, default_folder
@@ -226,16 +228,15 @@ def ship(
         shutil.copy(out / "fp32.onnx", folder / "model.onnx")
     shipped = _onnx_logits(folder / "model.onnx", folder / "tokenizer.json", feed, dev_rows)
     temperature = fit_temperature(shipped, gold)
-    threshold = fit_threshold(softmax(shipped, temperature), gold)
-    gate = compare(fp32, shipped, gold, temperature, threshold)
+    weights = fit_weights(softmax(shipped, temperature), gold)
+    rule = Rule(fit_threshold(softmax(shipped, temperature), gold, weights), weights)
+    gate = compare(fp32, shipped, gold, temperature, rule)
     gate.check()
-    feed = dataclasses.replace(
-        feed, temperature=temperature, threshold=threshold, trained_on=_trained_on(rows)
-    )
-    scores = {"dev": _score(shipped, dev, feed.temperature, feed.threshold)}
+    feed = dataclasses.replace(feed, temperature=temperature, **rule._asdict(), trained_on=_trained_on(rows))
+    scores = {"dev": _score(shipped, dev, temperature, rule)}
     if test:
         logits = _onnx_logits(folder / "model.onnx", folder / "tokenizer.json", feed, labelled_rows(test))
-        scores["test"] = _score(logits, test, feed.temperature, feed.threshold)
+        scores["test"] = _score(logits, test, temperature, rule)
     metrics: dict[str, Any] = {split: s.to_json() for split, s in scores.items()}
     metrics["quantisation"] = dataclasses.asdict(gate)
     feed = dataclasses.replace(feed, metrics=metrics)
@@ -249,13 +250,13 @@ def _trained_on(rows: Sequence[TrainRow]) -> tuple[str, ...]:
     return tuple(sorted({document_digest(row.doc_id) for row in rows if row.source == "real"}))
 
 
-def _score(logits: Logits, sentences: Sequence[Sentence], temperature: float, threshold: float) -> Scores:
+def _score(logits: Logits, sentences: Sequence[Sentence], temperature: float, rule: Rule) -> Scores:
     known = [s for s in sentences if s.text is not None]
     return evaluate(
         [s.row.label for s in known],
         softmax(logits, temperature),
         [s.row.doc_id for s in known],
-        threshold=threshold,
+        **rule._asdict(),
     )
 
 
@@ -265,40 +266,13 @@ def _onnx_logits(model: Path, tokenizer: Path, feed: Any, rows: Sequence[TrainRo
     return engine.logits(encoder.encode([SentenceInput(r.text, r.before, r.after) for r in rows]))
 
 
-def fit_temperature(logits: Logits, gold: npt.NDArray[np.int64]) -> float:
-    """The temperature with the least negative log-likelihood (Guo et al. 2017)."""
-    from scipy.optimize import minimize_scalar
-
-    def loss(log_temperature: float) -> float:
-        p = softmax(logits, float(np.exp(log_temperature)))
-        return float(-np.log(np.maximum(p[np.arange(len(gold)), gold], 1e-12)).mean())
-
-    return round(float(np.exp(minimize_scalar(loss, bounds=(-2, 2), method="bounded").x)), 4)
-
-
-def fit_threshold(probabilities: npt.NDArray[np.float64], gold: npt.NDArray[np.int64]) -> float:
-    """The abstention threshold with the best macro-F1 of the four; the lowest within 0.001 of it."""
-    grid = np.round(np.arange(0.0, 0.71, 0.01), 2)
-    scores = np.array([macro_f1(gold, probabilities, float(t)) for t in grid])
-    return float(grid[np.flatnonzero(scores >= scores.max() - 0.001)[0]])
-
-
-def macro_f1(gold: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], threshold: float) -> float:
-    """Macro-F1 of the four stances, of gold labels (n,) and probabilities (n, 5) under a threshold."""
-    found = np.array([label_index(label) for label in decide(probabilities, threshold=threshold)])
-    table = np.zeros((1, len(LABELS), len(LABELS)))
-    np.add.at(table[0], (gold, found), 1)
-    return float(f1_of(table)[0, : len(STANCES)].mean())
-
-
 def compare(
-    fp32: Logits, shipped: Logits, gold: npt.NDArray[np.int64], temperature: float, threshold: float
+    fp32: Logits, shipped: Logits, gold: npt.NDArray[np.int64], temperature: float, rule: Rule
 ) -> Gate:
     """What the shipped form loses against fp32 on the same sentences."""
     before, after = softmax(fp32, temperature), softmax(shipped, temperature)
     flips = [
-        a != b
-        for a, b in zip(decide(before, threshold=threshold), decide(after, threshold=threshold), strict=True)
+        a != b for a, b in zip(decide(before, **rule._asdict()), decide(after, **rule._asdict()), strict=True)
     ]
-    loss = macro_f1(gold, before, threshold) - macro_f1(gold, after, threshold)
+    loss = macro_f1(gold, before, rule) - macro_f1(gold, after, rule)
     return Gate(f1_loss=loss, flips=float(np.mean(flips)))

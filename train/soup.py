@@ -28,10 +28,10 @@ from communique.model.classifier import softmax
 from communique.model.errors import InputError
 from communique.model.labels import label_index
 from communique.train.batches import TrainRow
+from communique.train.calibrate import Rule, macro_f1
 from communique.train.config import TrainConfig
 from communique.train.fit import predict_logits
 from communique.train.manifest import MANIFEST, WEIGHTS
-from communique.train.recipe import macro_f1
 
 _READING = ("encoder", "max_tokens", "before_tokens", "after_tokens")
 _BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -114,7 +114,7 @@ def soup(
 
     def score(parts: Sequence[Path], to_beat: float = math.inf) -> Tried:
         _write_mean(parts, out / WEIGHTS)
-        found = macro_f1(gold, softmax(predict_logits(out, config, dev), 1.0), threshold=0.0)
+        found = macro_f1(gold, softmax(predict_logits(out, config, dev), 1.0), Rule())
         tried.append(Tried(tuple(map(str, parts)), found, kept=found >= to_beat))
         on_try(tried[-1])
         return tried[-1]

@@ -56,5 +56,6 @@ def table_rows(
                 **probability_fields(p),
                 "model": classifier.version,
                 "threshold": classifier.artifact.config.threshold,
+                "label_weights": list(classifier.artifact.config.label_weights),
             }
         yield row

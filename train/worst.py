@@ -42,9 +42,9 @@ def write_errors(
         [SentenceInput(s.text or "", s.before, s.after) for s in known]
     )
     rows = tuple(Row("", s.row.doc_id, s.row.sent_id, s.text or "", s.row.label) for s in known)
-    table = Table(
-        classifier.version, "", rows, np.asarray(probabilities), classifier.artifact.config.threshold
-    )
+    config = classifier.artifact.config
+    found = np.asarray(probabilities)
+    table = Table(classifier.version, "", rows, found, config.threshold, config.label_weights)
     wrong = errors(table)
     shown = wrong[:most]
     blocks = [_block(n, e, places[e.row.key]) for n, e in enumerate(shown, 1)]

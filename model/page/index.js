@@ -5,13 +5,14 @@ import { EXAMPLE_A, LABELS, ask, byId, composition, copy, decide, make, onFile, 
 let records = [];
 let statement = [];  // code points, which the records' offsets count
 let ownThreshold = 0;
+let weights = LABELS.map(() => 1);
 let current = 0;
 let turn = 0;  // of the last request for a text: what earlier ones bring is dropped
 
 const status = (text) => { byId("status").textContent = text; };
 const threshold = () => Number(byId("threshold").value);
 // At the model's own threshold its label stands: it was decided before rounding.
-const labelOf = (record) => (threshold() === ownThreshold ? record.label : decide(record, threshold()));
+const labelOf = (record) => (threshold() === ownThreshold ? record.label : decide(record, threshold(), weights));
 const sentences = () => [...byId("prose").querySelectorAll(".s")];
 
 async function label() {
@@ -25,6 +26,7 @@ async function label() {
     const answer = await ask("/v1/label", { text });
     if (mine !== turn) return;
     ownThreshold = model.calibration.threshold;
+    weights = model.calibration.label_weights;
     byId("threshold").step = "any";
     byId("threshold").value = ownThreshold;
     records = answer.records;

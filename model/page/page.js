@@ -49,9 +49,11 @@ export function onToken(retry) {
 }
 
 /** The record's label at a threshold: as the model decides, but from the rounded probabilities. */
-export function decide(record, threshold) {
-  const best = LABELS.reduce((a, b) => (record[`p_${b}`] > record[`p_${a}`] ? b : a));
-  return record[`p_${best}`] >= threshold ? best : "none";
+export function decide(record, threshold, weights) {
+  const share = (label) => record[`p_${label}`] * weights[LABELS.indexOf(label)];
+  const best = LABELS.reduce((a, b) => (share(b) > share(a) ? b : a));
+  const sum = LABELS.reduce((total, label) => total + share(label), 0);
+  return share(best) >= threshold * sum ? best : "none";
 }
 
 /** The most probable label besides the one given. */
