@@ -6,6 +6,7 @@ communique archive sentences.csv --sentences --text-field sentence --out labels 
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
@@ -102,6 +103,10 @@ def run(
     if not outcome.finished:
         sys.stderr.write(f"communique: stopped after {outcome.summary['shards']} shards; {_GO_ON}\n")
         raise typer.Exit(INTERRUPTED)
+    if outcome.summary["rejected"] and not outcome.summary["documents"]:
+        first = json.loads((out / "rejected.jsonl").read_text(encoding="utf-8").splitlines()[0])
+        place = ":".join(filter(None, (first["file"], first["place"])))
+        raise InputError(f"nothing could be read; first {place}: {first['reason']}")
 
 
 def report(outcome: Outcome, out: Path) -> str:

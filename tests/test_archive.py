@@ -592,6 +592,25 @@ def test_the_command(corpus, toy_model, tmp_path):
     assert CliRunner().invoke(app, [*command, "--quiet"]).stderr == ""
 
 
+def test_a_run_that_could_read_nothing_says_so(toy_model, tmp_path):
+    (tmp_path / "rows.csv").write_text("id,body\n1,They agreed to meet.\n")
+    app = typer.Typer()
+    app.command()(archive_cli.run)
+    command = [
+        str(tmp_path / "rows.csv"),
+        "--out",
+        str(tmp_path / "out"),
+        "--model",
+        str(toy_model),
+        "--quiet",
+    ]
+    for _ in range(2):  # the second finds the run finished
+        error = CliRunner().invoke(app, command).exception
+        assert isinstance(error, InputError)
+        assert str(error).startswith("nothing could be read; first rows.csv: no column 'text'")
+    assert CliRunner().invoke(app, [*command, "--restart", "--text-field", "body"]).exit_code == 0
+
+
 def test_sigint_from_a_terminal(toy_model, tmp_path):
     source = tmp_path / "in"
     source.mkdir()
