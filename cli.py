@@ -85,7 +85,7 @@ def label(
         Path | None, typer.Option(help="A model folder; the model that ships if not given.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Below this probability a stance becomes none.")
+        float | None, typer.Option(min=0, max=1, help="Below this share a stance becomes none (see README).")
     ] = None,
     no_abstain: Annotated[bool, typer.Option("--no-abstain", help="Force one of the four stances.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; one a core if not given.")] = None,

@@ -25,7 +25,7 @@ from communique.archive.prepare import Shard
 from communique.model.artifact import Artifact
 from communique.model.backends import choose
 from communique.model.classifier import DIGITS, decide, softmax
-from communique.model.engine import TOKEN_BUDGET, Engine, Logits, available_cores, batches
+from communique.model.engine import TOKEN_BUDGET, Engine, Logits, available_cores
 from communique.model.tokens import SentenceInput, SentenceTokenizer, TokenIds
 
 REMEMBERED = 200_000
@@ -187,7 +187,7 @@ class Labeller:
         keys = [sentence_key(e) for e in encoded]
         fresh = {k: e for k, e in zip(keys, encoded, strict=True) if memory.get(k) is None}
         names = list(fresh)
-        groups = batches([len(e.ids) for e in fresh.values()], self._engine.budget)
+        groups = self._engine.groups([len(e.ids) for e in fresh.values()])
         return Job(keys, fresh, [[names[i] for i in group] for group in groups])
 
     def finish(self, job: Job, results: Iterable[Logits]) -> ShardLabels:

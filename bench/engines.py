@@ -35,7 +35,7 @@ from rich.table import Table
 from communique.archive.labelling import archive_engine
 from communique.model.artifact import load_artifact
 from communique.model.classifier import decide, softmax
-from communique.model.engine import Engine, Feed, Logits, batches
+from communique.model.engine import Engine, Feed, Logits
 from communique.model.labels import LABELS
 from communique.model.tokens import SentenceInput, SentenceTokenizer, TokenIds
 
@@ -229,7 +229,7 @@ def serve(name: str, streams: int, documents: int, pipe: Connection) -> None:
     while (order := pipe.recv()) != "end":
         start = time.perf_counter()
         if order == "speed":
-            groups = list(batches([len(e.ids) for e in encoded], engine.budget))
+            groups = list(engine.groups([len(e.ids) for e in encoded]))
             list(pool.map(lambda group: engine.logits([encoded[i] for i in group]), groups))
             pipe.send(time.perf_counter() - start)
             continue

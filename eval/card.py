@@ -23,6 +23,7 @@ from communique.eval.views import NAMES
 from communique.model.artifact import load_artifact, write_manifest
 from communique.model.errors import InputError
 from communique.model.jsonl import write_text
+from communique.model.labels import EVEN
 
 BEGIN, END = "<!-- evaluation: begin -->", "<!-- evaluation: end -->"
 _INDEX = re.compile(
@@ -124,6 +125,8 @@ def fill(report: Mapping[str, Any], folder: Path) -> Path:
             f"the report is scored at a threshold of {report['head']['threshold']}, the model ships with "
             f"{artifact.config.threshold}: evaluate it without --threshold"
         )
+    if split and tuple(report["head"].get("label_weights", EVEN)) != artifact.config.label_weights:
+        raise InputError("the report is scored with other label weights than the model's: evaluate it again")
     path = folder / "README.md"
     card = path.read_text(encoding="utf-8")
     if BEGIN in card and END in card:

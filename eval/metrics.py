@@ -91,7 +91,7 @@ def evaluate(
         gold: the adjudicated label of each sentence.
         probabilities: (sentences, 5), calibrated.
         documents: the document each sentence is from; the unit of resampling.
-        threshold: stances below it become `none`.
+        threshold: stances whose share (see `decide`) lies below it become `none`.
         label_weights: what each label counts where one is chosen.
 
     Raises:

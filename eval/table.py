@@ -26,7 +26,7 @@ import numpy as np
 
 from communique.eval.metrics import Floats, Ints
 from communique.model.artifact import sha256_file
-from communique.model.classifier import decide
+from communique.model.classifier import decide, shares
 from communique.model.errors import InputError
 from communique.model.jsonl import read_jsonl
 from communique.model.labels import EVEN, LABELS, label_index
@@ -75,7 +75,7 @@ class Table:
     rows: tuple[Row, ...]
     probabilities: Floats
     threshold: float
-    """Probability below which a stance becomes `none`."""
+    """Share, see `shares`, below which a stance becomes `none`."""
     label_weights: tuple[float, ...] = EVEN
     """What each label's probability is multiplied by where one is chosen."""
 
@@ -89,6 +89,11 @@ class Table:
         """Index of the label given, after abstention, (rows,)."""
         labels = decide(self.probabilities, threshold=self.threshold, label_weights=self.label_weights)
         return np.array([LABELS.index(label) for label in labels], dtype=np.int64)
+
+    @cached_property
+    def shares(self) -> Floats:
+        """What each label was chosen from, (rows, 5): probabilities by their weights."""
+        return shares(self.probabilities, self.label_weights)
 
     @cached_property
     def heavy(self) -> list[tuple[str, float]]:

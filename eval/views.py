@@ -215,11 +215,11 @@ def brier(table: Table) -> float:
 
 
 def kept_at(table: Table, confidence: float) -> Kept | None:
-    """Coverage and risk where the most probable label has at least this probability; None if nowhere."""
-    keep = table.probabilities.max(axis=1) >= confidence
+    """Coverage and risk where the label chosen has at least this share; None if nowhere."""
+    keep = table.shares.max(axis=1) >= confidence
     if not keep.any():
         return None
-    wrong = table.probabilities.argmax(axis=1)[keep] != table.truth[keep]
+    wrong = table.shares.argmax(axis=1)[keep] != table.truth[keep]
     return Kept(confidence, float(keep.mean()), float(wrong.mean()))
 
 
@@ -245,7 +245,7 @@ class Wrong:
     row: Row
     found: str
     confidence: float
-    """Probability of the most probable label."""
+    """Probability of the label that came first."""
     p_gold: float
     abstained: bool
     """Whether `none` was given because no stance was probable enough."""
@@ -256,7 +256,7 @@ def errors(table: Table) -> list[Wrong]:
     wrong = []
     for i in np.flatnonzero(table.found != table.truth):
         p = table.probabilities[i]
-        found, best = int(table.found[i]), int(p.argmax())
+        found, best = int(table.found[i]), int(table.shares[i].argmax())
         wrong.append(
             Wrong(
                 table.rows[i], NAMES[found], float(p[best]), float(p[table.truth[i]]), abstained=found != best

@@ -46,7 +46,7 @@ class ModelConfig:
     temperature: float
     """Logits are divided by it before the softmax; fitted on the dev split."""
     threshold: float
-    """A stance whose probability lies below it becomes `none`; chosen on the dev split."""
+    """A stance whose share (probability by `label_weights`) lies below it becomes `none`; chosen on dev."""
     token_types: bool
     """Whether the encoder tells sentence (0) and context (1) apart by token type."""
     label_weights: tuple[float, ...] = EVEN
@@ -68,9 +68,10 @@ class ModelConfig:
             raise ArtifactError(f"temperature must be above 0, not {self.temperature}")
         if not 0 <= self.threshold <= 1:
             raise ArtifactError(f"threshold must lie in [0, 1], not {self.threshold}")
-        if len(self.label_weights) != len(LABELS) or min(self.label_weights) <= 0:
+        if len(self.label_weights) != len(LABELS) or not all(0 < w < 1000 for w in self.label_weights):
             raise ArtifactError(
-                f"label_weights must be {len(LABELS)} numbers above 0, not {list(self.label_weights)}"
+                f"label_weights must be {len(LABELS)} numbers above 0, below 1000, "
+                f"not {list(self.label_weights)}"
             )
         if not 8 <= self.max_tokens <= 512:
             raise ArtifactError(f"max_tokens must lie in [8, 512], not {self.max_tokens}")
@@ -144,6 +145,8 @@ def write_manifest(folder: Path, config: ModelConfig) -> Artifact:
         deciding.update(bytes.fromhex(sha256_file(folder / name)))
     decisive = dataclasses.asdict(dataclasses.replace(config, metrics={}))
     del decisive["trained_on"]
+    if config.label_weights == EVEN:  # as models were hashed that knew no weights
+        del decisive["label_weights"]
     deciding.update(json.dumps(decisive, sort_keys=True).encode())
     version = f"{config.name}-{deciding.hexdigest()[:8]}"
     files = {n: {"sha256": sha256_file(folder / n), "bytes": (folder / n).stat().st_size} for n in FILES}

@@ -134,7 +134,7 @@ class StanceClassifier:
 
         Args:
             text: the statement as published; offsets in the result index it.
-            threshold: probability below which a stance becomes `none`; the model's own if not given.
+            threshold: share (see `decide`) below which a stance becomes `none`; the model's own if not given.
             abstain: False forces one of the four stances on every sentence.
         """
         spans = segment(text)
@@ -229,12 +229,18 @@ def decide(
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must lie in [0, 1], not {threshold}")
-    shares = probabilities
-    if tuple(label_weights) != EVEN:  # else exactly as they are: a sum of 1 may be off by a bit
-        shares = probabilities * np.asarray(label_weights)
-        shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-300)
+    found = shares(probabilities, label_weights)
     if not abstain:
-        return [STANCES[i] for i in shares[:, : len(STANCES)].argmax(axis=1)]
-    best = shares.argmax(axis=1)
-    sure = shares[np.arange(len(best)), best] >= threshold
+        return [STANCES[i] for i in found[:, : len(STANCES)].argmax(axis=1)]
+    best = found.argmax(axis=1)
+    sure = found[np.arange(len(best)), best] >= threshold
     return [LABELS[i] if ok else Stance.NONE for i, ok in zip(best, sure, strict=True)]
+
+
+def shares(probabilities: npt.NDArray[np.float64], label_weights: Sequence[float]) -> npt.NDArray[np.float64]:
+    """What a label is chosen from: probabilities (sentences, 5) times their weights, each row's sum 1."""
+    if tuple(label_weights) == EVEN:
+        return probabilities  # exactly as they are: a sum of 1 may be off by a bit
+    product = probabilities * np.asarray(label_weights)
+    found: npt.NDArray[np.float64] = product / np.maximum(product.sum(axis=1, keepdims=True), 1e-300)
+    return found

@@ -30,6 +30,15 @@ TOKEN_BUDGET = 1024
 """Tokens a batch, padding included: fits the second-level cache, see `make bench`."""
 
 
+FILLED = 16
+"""What engines of few bits fill a batch's length up to a multiple of, see `openvino_engine`."""
+
+
+def filled(length: int, multiple: int = FILLED) -> int:
+    """The next multiple."""
+    return -(-length // multiple) * multiple
+
+
 def available_cores() -> int:
     """Cores this process may run on (an affinity mask or a container's share, not the machine's)."""
     if hasattr(os, "sched_getaffinity"):
@@ -103,12 +112,16 @@ class Engine:
     def logits(self, encoded: Sequence[TokenIds]) -> Logits:
         """Logits of encoded sentences, shape (sentences, 5), in the order given."""
         out = np.empty((len(encoded), len(LABELS)), dtype=np.float32)
-        for batch in batches([len(e.ids) for e in encoded], self.budget):
+        for batch in self.groups([len(e.ids) for e in encoded]):
             out[batch] = self._run([encoded[i] for i in batch])
         return out
 
+    def groups(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """`batches` of items of so many tokens, under this engine's budget and filling."""
+        return batches(lengths, self.budget, self._multiple)
+
     def _run(self, batch: Sequence[TokenIds]) -> Logits:
-        longest = -(-max(len(e.ids) for e in batch) // self._multiple) * self._multiple
+        longest = filled(max(len(e.ids) for e in batch), self._multiple)
         ids = np.full((len(batch), longest), self._pad_id, dtype=np.int64)  # (batch, tokens)
         mask = np.zeros_like(ids)
         types = np.zeros_like(ids)
@@ -122,17 +135,18 @@ class Engine:
         return self._forward(feed)
 
 
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], budget: int, multiple: int = 1) -> Iterator[list[int]]:
     """Indices in batches of similar length; each batch's padded size stays within the budget.
 
     Args:
         lengths: tokens of each item.
         budget: most tokens a batch, counted with padding; an item longer than it goes alone.
+        multiple: padded lengths are multiples of it.
     """
     order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     batch: list[int] = []
     for index in order:
-        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
+        if batch and (len(batch) + 1) * filled(lengths[batch[0]], multiple) > budget:
             yield batch
             batch = []
         batch.append(index)

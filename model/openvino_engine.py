@@ -6,7 +6,9 @@
 Weights in 4 bits stay so in memory. With VNNI each token's activations are rounded to int8, one scale for
 64 of them, and multiplied by the 4-bit weights as integers; all else stays in fp32. The error is that of bf16
 (`make bench`). A token's scales are its own and batches are filled to whole vectors, so that what stands
-beside a sentence in a batch changes not one bit.
+beside a sentence in a batch changes not one bit: an instruction of AVX-512 works on 16 fp32 values, and sums
+over tokens and filler up to a multiple of that are the same whatever the batch's length, sums over a rest are
+not.
 """
 
 from __future__ import annotations
@@ -21,13 +23,10 @@ from typing import Any
 import numpy as np
 
 from communique.model.artifact import ArtifactError
-from communique.model.engine import Engine, Feed, Logits
+from communique.model.engine import FILLED, Engine, Feed, Logits
 
 SHAPES = 64
 """Compiled kernels kept, by shape of the batch: thousands would be, hundreds of megabytes, 2 % faster."""
-VECTOR = 16
-"""fp32 values that an instruction of AVX-512 works on. Sums over a sentence's tokens and filler up to a
-multiple of it are the same whatever the batch's length, sums over a rest of it are not."""
 _CONVERTER = "openvino.tools.ovc"
 """Converter of training frameworks' models: not needed, and the part that reports use to its makers."""
 
@@ -95,8 +94,7 @@ class OpenVinoEngine(Engine):
             graph = core.read_model(str(model))
             if self._group:
                 _turn(ov, graph)
-            else:
-                _fold(ov, graph)
+            _fold(ov, graph)
             self._compiled = core.compile_model(graph, "CPU", settings)
         except RuntimeError as error:
             raise ArtifactError(f"{model}: OpenVINO cannot load it: {error}") from error
@@ -115,7 +113,7 @@ class OpenVinoBf16Engine(OpenVinoEngine):
 
     name = "openvino-bf16"
     _precision = "bf16"
-    _multiple = VECTOR
+    _multiple = FILLED
 
 
 class OpenVinoInt8Engine(OpenVinoEngine):
@@ -125,46 +123,63 @@ class OpenVinoInt8Engine(OpenVinoEngine):
     # 128 a scale is 10 % faster and flips more labels; bf16 for the rest another 10 %, and a batch's company
     # then moves probabilities.
     _group = 64
-    _multiple = VECTOR
+    _multiple = FILLED
 
 
 def _turn(ov: ModuleType, graph: Any) -> None:  # noqa: ANN401  openvino.Model
-    """Lay out 4-bit weights as OpenVINO's integer kernels want them: (outputs, groups, inputs), unsigned.
+    """Lay out small weights as OpenVINO's integer kernels want them: (outputs, groups, inputs), unsigned.
 
     Signed weights of shape (inputs, outputs), as ONNX has them, would be multiplied in floats.
     """
     ops = ov.opset13
     for node in graph.get_ordered_ops():
-        found = _four_bits(node)
+        found = _small(node)
         if found is None:
             continue
-        weight, scales = found  # (inputs, outputs), (groups, outputs)
+        weight, scales, bits = found  # (inputs, outputs), (groups, outputs)
         inputs, outputs = weight.shape
-        groups = len(scales)
-        grouped = ov.Shape([outputs, groups, inputs // groups])
-        stored = ov.Tensor(ov.Type.u4, grouped)
-        middle = ov.Tensor(ov.Type.u4, ov.Shape([outputs, groups, 1]))
-        flat = weight.T.reshape(-1) + 8
-        stored.data.reshape(-1)[:] = flat[0::2] | flat[1::2] << 4
-        middle.data.reshape(-1)[:] = 0x88
-        floats = (ops.convert(ov.op.Constant(tensor), "f32") for tensor in (stored, middle))
+        shape = [outputs, len(scales), inputs // len(scales)]
+        middle = 2 ** (bits - 1)
+        flat = (weight.T.reshape(-1).astype(np.int16) + middle).astype(np.uint8)
+        zero = np.full(outputs * len(scales), middle, dtype=np.uint8)
+        floats = (
+            ops.convert(_unsigned(ov, values, shape, bits), "f32")
+            for values, shape in ((flat, shape), (zero, [*shape[:2], 1]))
+        )
         scaled = ops.multiply(ops.subtract(*floats), ops.constant(np.ascontiguousarray(scales.T[:, :, None])))
         whole = ops.reshape(scaled, ops.constant(np.array([outputs, inputs])), special_zero=False)
         node.output(0).replace(ops.matmul(node.input_value(0), whole, False, True).output(0))
     graph.validate_nodes_and_infer_types()
 
 
-def _four_bits(node: Any) -> tuple[Any, Any] | None:  # noqa: ANN401  openvino.Node
-    """A multiplication's weights, (inputs, outputs) of -8 to 7 and scales; None if not in 4 bits.
+def _unsigned(ov: ModuleType, values: Any, shape: list[int], bits: int) -> Any:  # noqa: ANN401  openvino.Node
+    """A constant of numbers in 4 or 8 bits; the tensor owns its memory, unlike one made of an array."""
+    stored = ov.Tensor(ov.Type.u4 if bits == 4 else ov.Type.u8, ov.Shape(shape))
+    if bits == 4:
+        values = np.append(values, np.zeros(len(values) % 2, dtype=np.uint8))
+        values = values[0::2] | values[1::2] << 4
+    stored.data.reshape(-1)[:] = values
+    return ov.op.Constant(stored)
 
-    The pattern is what OpenVINO reads `DequantizeLinear` in blocks as: reshape(cast(weights) * cast(scales)).
+
+def _small(node: Any) -> tuple[Any, Any, int] | None:  # noqa: ANN401  openvino.Node
+    """A product's weights (inputs, outputs) in int8, scales (groups, outputs) and bits; None if in floats.
+
+    Patterns are what OpenVINO reads the weights of `communique.train.export` as: in 4 bits
+    reshape(cast(weights) * cast(scales)), in 8 bits cast(weights) * scales.
     """
     if node.get_type_name() != "MatMul" or node.get_attributes()["transpose_b"]:
         return None
+    product = _above(node, 1, "Multiply")
+    if product is not None:
+        stored, scales = _above(product, 0, "Convert", "Constant"), _above(product, 1, "Constant")
+        if stored is None or scales is None or stored.get_element_type().get_type_name() != "i8":
+            return None
+        weight = np.array(stored.data, dtype=np.int8)
+        row = np.asarray(scales.data, dtype=np.float32).reshape(-1)
+        return (weight, row[None], 8) if len(row) == weight.shape[1] else None
     product = _above(node, 1, "Reshape", "Multiply")
-    if product is None:
-        return None
-    for side in (0, 1):
+    for side in (0, 1) if product is not None else ():
         stored = _above(product, side, "Convert", "Reshape", "Constant")
         scales = _above(product, 1 - side, "Unsqueeze", "Convert", "Constant")
         if stored is not None and scales is not None and stored.get_element_type().get_type_name() == "i4":
@@ -172,7 +187,7 @@ def _four_bits(node: Any) -> tuple[Any, Any] | None:  # noqa: ANN401  openvino.N
             weight = np.empty(2 * packed.size, dtype=np.int8)
             weight[0::2], weight[1::2] = packed & 15, packed >> 4
             weight[weight > 7] -= 16
-            return weight.reshape(tuple(stored.shape)), np.asarray(scales.data, dtype=np.float32)
+            return weight.reshape(tuple(stored.shape)), np.asarray(scales.data, dtype=np.float32), 4
     return None
 
 

@@ -80,7 +80,8 @@ class LabelRequest(BaseModel):
         None,
         ge=0,
         le=1,
-        description="Probability below which a stance becomes none; the model's own if null.",
+        description="Share (probability by the model's label weights) below which a stance becomes none; "
+        "the model's own if null.",
     )
     abstain: bool = Field(default=True, description="False forces one of the four stances on every sentence.")
 

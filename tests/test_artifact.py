@@ -83,7 +83,7 @@ def test_no_folder(tmp_path):
         ({"labels_version": "0"}, "version 0"),
         ({"temperature": 0.0}, "temperature"),
         ({"threshold": 1.5}, "threshold"),
-        ({"label_weights": (1.0, 1.0, 2.0)}, "label_weights must be 5 numbers above 0"),
+        ({"label_weights": (1.0, 1.0, 2.0)}, "label_weights must be 5 numbers above 0, below"),
         ({"label_weights": (1.0, 1.0, 0.0, 1.0, 1.0)}, "label_weights"),
         ({"max_tokens": 4}, "max_tokens"),
         ({"before_tokens": -1}, "before_tokens"),

@@ -25,7 +25,7 @@ TEXT = "the minister of agreed to lift ban on fish urges release all held sailor
 WORDS = TEXT.split()
 
 
-def build(folder, family):
+def build(folder, family, hidden=128):
     """A one-layer model of this family, random weights, as `communique train` would leave it."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
@@ -38,7 +38,7 @@ def build(folder, family):
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     config = getattr(transformers, f"{family}Config")(
         vocab_size=len(vocab),
-        hidden_size=128,
+        hidden_size=hidden,
         num_hidden_layers=1,
         num_attention_heads=4,
         intermediate_size=256,
@@ -204,6 +204,37 @@ def test_the_file_in_four_bits_says_what_torch_says(family, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["MPNet", "Bert"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_laid_out_for_integers_are_the_same_weights(family, bits, tmp_path):
+    pytest.importorskip("openvino", reason="needs the extra 'fast'")
+    from communique.model import openvino_engine
+    from communique.model.openvino_engine import OpenVinoEngine, _small, _turn
+
+    class Turned(OpenVinoEngine):
+        """The weights laid out for integers, the products in fp32."""
+
+        def _load(self, model, threads, streams):
+            ov = openvino_engine.openvino()
+            graph = ov.Core().read_model(str(model))
+            self.products = sum(_small(node) is not None for node in graph.get_ordered_ops())
+            _turn(ov, graph)
+            assert not any(_small(node) for node in graph.get_ordered_ops())
+            ov.save_model(graph, tmp_path / "turned.xml", compress_to_fp16=False)
+            return super()._load(tmp_path / "turned.xml", threads, streams)
+
+    model = build(tmp_path, family, hidden=256)  # two groups of weights
+    to_onnx(tmp_path, tmp_path / "fp32.onnx")
+    quantise_weights(tmp_path / "fp32.onnx", tmp_path / "model.onnx", bits=bits)
+    feed = model_config(TrainConfig(max_tokens=40, before_tokens=8), "x", model.config.model_type)
+    tokenizer = SentenceTokenizer.from_file(tmp_path / "tokenizer.json", feed)
+    settings = {"pad_id": tokenizer.pad_id, "token_types": feed.token_types, "threads": 1}
+    turned = Turned(tmp_path / "model.onnx", **settings)
+    assert turned.products == 6  # of the one layer: query, key, value, output, two more
+    want = Engine(tmp_path / "model.onnx", **settings).logits(tokenizer.encode(SENTENCES))
+    assert np.abs(turned.logits(tokenizer.encode(SENTENCES)) - want).max() < 2e-3
+
+
+@pytest.mark.parametrize("family", ["MPNet", "Bert"])
 def test_fewer_tokens_and_positions_and_the_same_answers(family, tmp_path):
     source, target = tmp_path / "run", tmp_path / "small"
     source.mkdir()
@@ -218,9 +249,9 @@ def test_fewer_tokens_and_positions_and_the_same_answers(family, tmp_path):
     assert np.allclose(got, want, atol=1e-5), np.abs(got - want).max()
     assert config.encoder == str(source) and first_encoder(str(target)) == "an-encoder"
     saved = json.loads((target / "config.json").read_text())
-    # A start, 40 tokens, an end, 8, an end; mpnet numbers positions from its filler on, BERT its filler too.
+    # A start, 40 tokens, an end, 8, an end, and filler; mpnet numbers positions from its filler on.
     assert saved["vocab_size"] == kept and saved["max_position_embeddings"] == (
-        53 if family == "MPNet" else 64
+        66 if family == "MPNet" else 64
     )
     # A word that lost its entry is cut into pieces, not unknown.
     fast = transformers.AutoTokenizer.from_pretrained(target)
@@ -254,9 +285,9 @@ def test_a_shrunk_teacher_stays_one(tmp_path):
 def test_lengths_beyond_the_encoders_positions_are_refused(tmp_path):
     build(tmp_path, "MPNet")
     (tmp_path / "train.json").unlink()
-    build_model(TrainConfig(encoder=str(tmp_path), max_tokens=255, before_tokens=40))
-    with pytest.raises(InputError, match="reads 298 tokens, but .* come to 299"):
-        build_model(TrainConfig(encoder=str(tmp_path), max_tokens=256, before_tokens=40))
+    build_model(TrainConfig(encoder=str(tmp_path), max_tokens=245, before_tokens=40))
+    with pytest.raises(InputError, match="reads 298 tokens, but .* come to 304"):
+        build_model(TrainConfig(encoder=str(tmp_path), max_tokens=246, before_tokens=40))
 
 
 def test_what_cannot_be_shrunk_is_named(tmp_path):

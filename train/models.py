@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
+from communique.model.engine import filled
 from communique.model.errors import InputError
 from communique.model.labels import LABELS
 from communique.train.config import TrainConfig
@@ -67,9 +68,9 @@ def build_model(config: TrainConfig, labels: Sequence[str] = tuple(map(str, LABE
 
 
 def positions(config: TrainConfig) -> int:
-    """Most tokens a sentence: with a start, and an end after it and each neighbour."""
+    """Most tokens a sentence: with a start, an end after it and each neighbour, and as engines fill it up."""
     neighbours = [n for n in (config.before_tokens, config.after_tokens) if n]
-    return config.max_tokens + sum(neighbours) + len(neighbours) + 2
+    return filled(config.max_tokens + sum(neighbours) + len(neighbours) + 2)
 
 
 def places(model: PreTrainedModel) -> int:

@@ -28,8 +28,6 @@ from communique.train.encoders import ENCODERS
 from communique.train.fit import model_config
 from communique.train.models import build_model, encoder_folder, positions
 
-FILLED = 16
-"""Engines fill batches up to a multiple of so many tokens at most."""
 _FIRST = 5
 """Ids below it stay: some encoders number positions from an id that is not what sentences are filled with."""
 
@@ -110,8 +108,6 @@ def _cut(model: Any, kept: Sequence[int], tokens: int) -> None:  # noqa: ANN401 
     embeddings = model.base_model.embeddings
     places = embeddings.position_embeddings
     offset = 0 if places.padding_idx is None else places.padding_idx + 1
-    if not offset:  # then filler is numbered too, and engines fill batches up
-        tokens = min(-(-tokens // FILLED) * FILLED, places.num_embeddings)
     if places.num_embeddings > tokens + offset:
         fewer = torch.nn.Embedding(tokens + offset, places.embedding_dim, padding_idx=places.padding_idx)
         fewer.weight.data = places.weight.data[: tokens + offset].clone()

@@ -52,7 +52,8 @@ export function onToken(retry) {
 export function decide(record, threshold, weights) {
   const share = (label) => record[`p_${label}`] * weights[LABELS.indexOf(label)];
   const best = LABELS.reduce((a, b) => (share(b) > share(a) ? b : a));
-  const sum = LABELS.reduce((total, label) => total + share(label), 0);
+  const even = weights.every((weight) => weight === 1);
+  const sum = even ? 1 : LABELS.reduce((total, label) => total + share(label), 0);
   return share(best) >= threshold * sum ? best : "none";
 }
 
