@@ -109,6 +109,13 @@ def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def weighing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy model, a concession weighing twice: "lifts" beside "condemns" is a concession, not a tie."""
+    weights = (1.0, 1.0, 2.0, 1.0, 1.0)
+    return build_toy_model(tmp_path_factory.mktemp("weighing") / "model", label_weights=weights)
+
+
+@pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory, root):
     """A two-layer BERT with random weights and a vocabulary made from the project's own statements."""
     import json

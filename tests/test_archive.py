@@ -274,6 +274,14 @@ def test_labels_are_those_of_the_classifier(corpus, toy_model, tmp_path):
     assert [{k: v for k, v in r.items() if k not in ("file", "other_metadata")} for r in found] == wanted
 
 
+def test_labels_are_chosen_by_the_models_weights(toy_model, weighing_model, tmp_path):
+    (tmp_path / "a.txt").write_text("It lifts condemns.")
+    for model, label in ((toy_model, "position"), (weighing_model, "concession")):
+        run_archive([str(tmp_path / "a.txt")], tmp_path / label, SMALL, model=model)
+        assert [r["label"] for r in table(tmp_path / label)] == [label]
+        assert [str(p.label) for p in StanceClassifier.load(model).label("It lifts condemns.")] == [label]
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv"])
 def test_formats_hold_the_same_and_resume_from_it(corpus, toy_model, tmp_path, suffix):
     out = tmp_path / suffix

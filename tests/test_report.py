@@ -331,6 +331,16 @@ def test_risk_coverage_by_hand():
     assert [(e.row.sent_id, e.found, e.abstained) for e in views.errors(table)] == [(2, "position", False)]
 
 
+def test_a_label_taken_by_its_weight_is_no_abstention(tmp_path):
+    row = record(gold="position", p_position=0.5, p_demand=0.1, p_concession=0.2, p_agreement=0.1, p_none=0.1)
+    heavy = {"label_weights": [1, 1, 3, 1, 1], "threshold": 0.42}
+    (error,) = views.errors(read_table(saved(tmp_path / "t.jsonl", [row | heavy])))
+    assert (error.found, error.abstained, error.confidence) == ("concession", False, 0.2)
+    kept = views.kept_at(read_table(saved(tmp_path / "t.jsonl", [row | heavy])), 0.42)
+    assert (kept.coverage, kept.risk) == (1, 1)  # 0.6 of 1.4, and wrong
+    assert views.kept_at(read_table(saved(tmp_path / "t.jsonl", [row | heavy])), 0.45) is None
+
+
 def test_errors_come_surest_first_and_abstentions_last(table):
     wrong = views.errors(table)
     assert len(wrong) == int((table.found != table.truth).sum())

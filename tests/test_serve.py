@@ -46,6 +46,14 @@ def client(toy_model):
         yield client
 
 
+def test_labels_are_chosen_by_the_models_weights(client, weighing_model):
+    assert [r["label"] for r in records(client, text="It lifts condemns.")] == ["position"]
+    with client_for(weighing_model) as weighing:
+        found = records(weighing, text="It lifts condemns.")[0]
+        assert found["label"] == "concession" and found["p_concession"] == found["p_position"]
+        assert weighing.get("/v1/model").json()["calibration"]["label_weights"] == [1, 1, 2, 1, 1]
+
+
 def records(client, **body):
     answer = client.post("/v1/label", json=body)
     assert answer.status_code == 200, answer.text

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from communique.model import extraction, requests
+from communique.model.artifact import load_artifact
 from communique.model.batching import Batcher
 from communique.model.classifier import StanceClassifier
 from communique.model.service import create_app
@@ -44,7 +45,7 @@ def test_what_every_record_repeats_is_bounded(toy_model, field):
         assert client.post("/v1/label", json={"documents": [document]}).status_code == 413
 
 
-def test_a_piece_carries_little_and_no_sentence_is_lost():
+def test_a_piece_carries_little_and_no_sentence_is_lost(toy_model):
     documents = [
         {"id": "a", "text": "It urges calm. " * 90, "note": "x" * 200_000},
         {"id": "b", "text": "They met. " * 200},
@@ -55,7 +56,9 @@ def test_a_piece_carries_little_and_no_sentence_is_lost():
     assert all(p.stop - p.start <= 64 for p in pieces)
     for piece in pieces:
         scores = np.full((piece.stop - piece.start, 5), 0.2), [False] * (piece.stop - piece.start)
-        found = list(requests.records(work, piece, scores, threshold=0.3, version="1"))
+        found = list(
+            requests.records(work, piece, scores, config=load_artifact(toy_model).config, version="1")
+        )
         assert len(json.dumps(found)) < requests.PIECE_BYTES + 64 * 500
     alone = requests.prepare(
         body(documents=[{"id": "c", "text": "It urges. They met.", "note": "x" * 1_500_000}]), **MOST
