@@ -205,9 +205,7 @@ class Labeller:
 
     def _decide(self, logits: Logits) -> list[Labelled]:
         probabilities = softmax(logits, self._config.temperature)
-        labels = decide(
-            probabilities, threshold=self._config.threshold, label_weights=self._config.label_weights
-        )
+        labels = decide(probabilities, **self._config.rule)
         return [
             (str(label), tuple(round(float(p), DIGITS) for p in row))
             for label, row in zip(labels, probabilities, strict=True)

@@ -110,8 +110,7 @@ def obvious(source: Path, out: Path) -> dict[str, Any]:
 
     p = np.array(found, dtype=np.float64) ** (1 / config.temperature)
     p /= p.sum(axis=1, keepdims=True)
-    chosen = decide(p, threshold=config.threshold, label_weights=config.label_weights)
-    labels = [str(label) for label in chosen]
+    labels = [str(label) for label in decide(p, **config.rule)]
     write(out, labels, [s.text for s in inputs])
     return {"sentences": len(inputs)}
 

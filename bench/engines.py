@@ -302,8 +302,7 @@ def measure(chosen: argparse.Namespace) -> None:
 
 def report(source: str, sentences: int, gold: list[str], loaded: Any, seconds: Any, scores: Any) -> None:  # noqa: ANN401
     """The table; with macro-F1 of the four stances where there are annotations."""
-    config = load_artifact().config
-    rule: dict[str, Any] = {"threshold": config.threshold, "label_weights": config.label_weights}
+    rule = load_artifact().config.rule
     console = Console(width=150)
     first = next(iter(scores))
     reference = decide(scores[first][0], **rule)

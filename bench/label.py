@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -74,8 +73,7 @@ def naive(classifier: StanceClassifier, inputs: list[SentenceInput]) -> np.ndarr
 def main() -> None:
     inside, command = first_label_seconds()
     inputs = own_sentences()
-    config = load_artifact().config
-    rule: dict[str, Any] = {"threshold": config.threshold, "label_weights": config.label_weights}
+    rule = load_artifact().config.rule
     sorted_ = StanceClassifier.load()
     plain = StanceClassifier(load_artifact(), token_budget=10**9)
     speed: dict[str, list[float]] = {"sorted, token budget": [], "batches of 32 in reading order": []}

@@ -142,7 +142,7 @@ def read_table(path: Path, threshold: float | None = None) -> Table:
 def _label_weights(given: Any, path: Path) -> tuple[float, ...]:  # noqa: ANN401  whatever the field held
     if given is None:
         return EVEN
-    whole = isinstance(given, list) and len(given) == len(EVEN)
+    whole = isinstance(given, list | tuple) and len(given) == len(EVEN)
     if not whole or not all(is_number(w) and w > 0 for w in given):
         raise InputError(f"{path.name}: label_weights is {given!r}: give a number above 0 for each label")
     return tuple(map(float, given))

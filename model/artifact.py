@@ -79,6 +79,11 @@ class ModelConfig:
             raise ArtifactError("before_tokens and after_tokens must be 0 or more")
 
     @property
+    def rule(self) -> dict[str, Any]:
+        """How a label is chosen from probabilities: keywords of `decide` and of `evaluate`."""
+        return {"threshold": self.threshold, "label_weights": self.label_weights}
+
+    @property
     def reads_context(self) -> bool:
         """Whether neighbouring sentences change the label."""
         return self.before_tokens > 0 or self.after_tokens > 0

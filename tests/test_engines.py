@@ -16,7 +16,7 @@ from communique.model.engine import Engine
 from communique.model.errors import InputError
 from communique.model.tokens import SentenceInput, SentenceTokenizer
 
-NEAR = 0.2
+NEAR = 0.12
 """bf16 and int8 keep eight bits: what they may move logits by on average, of a dozen from least to most."""
 WORDS = "The envoy of Belmar urges both sides to open the port and welcomes the talks"
 

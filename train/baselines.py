@@ -160,9 +160,7 @@ def model_system(folder: Path | None, held: Sequence[Sentence], threads: int | N
 
     def answer() -> Answers:
         found, _ = StanceClassifier(artifact, threads=threads).probabilities(inputs)
-        return Answers(
-            found, threshold=artifact.config.threshold, label_weights=artifact.config.label_weights
-        )
+        return Answers(found, **artifact.config.rule)
 
     return System(artifact.version, answer)
 

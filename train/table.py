@@ -55,7 +55,6 @@ def table_rows(
             row |= {
                 **probability_fields(p),
                 "model": classifier.version,
-                "threshold": classifier.artifact.config.threshold,
-                "label_weights": list(classifier.artifact.config.label_weights),
+                **classifier.artifact.config.rule,
             }
         yield row
