@@ -20,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, files
 from multiprocessing.connection import Connection
@@ -36,7 +36,7 @@ from communique.archive.labelling import archive_engine
 from communique.model.artifact import load_artifact
 from communique.model.classifier import decide, softmax
 from communique.model.engine import Engine, Feed, Logits
-from communique.model.labels import LABELS
+from communique.model.labels import label_index
 from communique.model.tokens import SentenceInput, SentenceTokenizer, TokenIds
 
 # Platforms of the wheels on the package index, read there for onnxruntime 1.32.0, openvino 2026.4.1,
@@ -240,14 +240,6 @@ def serve(name: str, streams: int, documents: int, pipe: Connection) -> None:
         pipe.send((softmax(by_length, temperature), softmax(np.concatenate(in_order), temperature)))
 
 
-def four_f1(gold: list[str], labels: Sequence[str]) -> float:
-    """Macro-F1 of the four stances."""
-    from sklearn.metrics import f1_score
-
-    stances = [str(label) for label in LABELS if label != "none"]
-    return float(f1_score(gold, list(map(str, labels)), labels=stances, average="macro"))
-
-
 def installed_mb(packages: tuple[str, ...]) -> float:
     """Megabytes of the packages themselves, without what they depend on."""
     found = [path for package in packages for path in files(package) or []]
@@ -309,7 +301,10 @@ def report(source: str, sentences: int, gold: list[str], loaded: Any, seconds: A
     table = Table(title=f"{load_artifact().version}: {sentences:,} sentences of {source}; equal to {first}")
     for column in ("engine", "1 stream", "2 streams", "x", "labels equal", "company"):
         table.add_column(column)
+    truth = np.array([label_index(label) for label in gold])
     if gold:
+        from communique.train.calibrate import Rule, macro_f1
+
         table.add_column("macro-F1")
     for column in ("load s", "peak MB", "installed MB", "wheels for"):
         table.add_column(column)
@@ -332,7 +327,7 @@ def report(source: str, sentences: int, gold: list[str], loaded: Any, seconds: A
             f"{base / one:.2f}",
             f"{np.mean([a == b for a, b in zip(labels, reference, strict=True)]):.2%}",
             f"{np.abs(by_length - in_order).max():.4f}",
-            *([f"{four_f1(gold, labels):.4f}"] if gold else []),
+            *([f"{macro_f1(truth, by_length, Rule(**rule)):.4f}"] if gold else []),
             f"{loaded[name, 1][0]:.1f}",
             f"{loaded[name, 1][1]:,.0f}",
             size,

@@ -46,6 +46,15 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def processor_flags() -> set[str]:
+    """What Linux says the processor can do; nothing elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return set()
+    return {flag for line in lines if line.startswith("flags") for flag in line.split(":")[1].split()}
+
+
 class Engine:
     """Runs a model; safe to call from several threads."""
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from communique.model.artifact import ArtifactError
-from communique.model.engine import FILLED, Engine, Feed, Logits
+from communique.model.engine import FILLED, Engine, Feed, Logits, processor_flags
 
 SHAPES = 64
 """Compiled kernels kept, by shape of the batch: thousands would be, hundreds of megabytes, 2 % faster."""
@@ -46,15 +46,6 @@ def openvino() -> ModuleType:
         if blocked:
             del sys.modules[_CONVERTER]
     return ov
-
-
-def processor_flags() -> set[str]:
-    """What Linux says the processor can do; nothing elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return set()
-    return {flag for line in lines if line.startswith("flags") for flag in line.split(":")[1].split()}
 
 
 def has_vnni() -> bool:

@@ -82,6 +82,15 @@ def test_auto_takes_openvino_where_it_is_faster(monkeypatch, flags, bf16, auto, 
     assert choose("openvino").name == openvino
 
 
+def test_bf16_changes_little(encoded, reference):
+    pytest.importorskip("openvino", reason="needs the extra 'fast'")
+    from communique.model.openvino_engine import OpenVinoBf16Engine, has_bf16
+
+    if not has_bf16():
+        pytest.skip("the processor multiplies no bf16")
+    assert np.abs(logits(OpenVinoBf16Engine, encoded) - reference).max() < 0.3  # it keeps eight bits
+
+
 def test_integers_change_little_and_a_batchs_company_nothing(encoded, reference):
     pytest.importorskip("openvino", reason="needs the extra 'fast'")
     from communique.model.openvino_engine import OpenVinoInt8Engine, has_vnni
