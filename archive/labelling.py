@@ -25,7 +25,7 @@ from communique.archive.prepare import Shard
 from communique.model.artifact import Artifact
 from communique.model.backends import choose
 from communique.model.classifier import DIGITS, decide, softmax
-from communique.model.engine import TOKEN_BUDGET, Engine, Logits, available_cores
+from communique.model.engine import Engine, Logits, available_cores
 from communique.model.tokens import SentenceInput, SentenceTokenizer, TokenIds
 
 REMEMBERED = 200_000
@@ -111,7 +111,7 @@ class Labeller:
         *,
         threads: int | None = None,
         backend: str = "onnxruntime",
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
         remembered: int = REMEMBERED,
     ) -> None:
         config = artifact.config

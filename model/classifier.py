@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from communique.model.artifact import Artifact, load_artifact
 from communique.model.backends import choose
-from communique.model.engine import TOKEN_BUDGET
 from communique.model.labels import EVEN, LABELS, STANCES, Stance
 from communique.model.sentences import segment
 from communique.model.tokens import SentenceInput, SentenceTokenizer
@@ -88,7 +87,7 @@ class StanceClassifier:
         artifact: Artifact,
         *,
         threads: int | None = None,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
         backend: str = "onnxruntime",
     ) -> None:
         config = artifact.config

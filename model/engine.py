@@ -26,10 +26,6 @@ Logits = npt.NDArray[np.float32]
 Feed = dict[str, npt.NDArray[np.int64]]
 """`input_ids`, `attention_mask` and, where the encoder has them, `token_type_ids`: (batch, tokens)."""
 
-TOKEN_BUDGET = 1024
-"""Tokens a batch, padding included: fits the second-level cache, see `make bench`."""
-
-
 FILLED = 16
 """What engines of few bits fill a batch's length up to a multiple of, see `openvino_engine`."""
 
@@ -64,6 +60,8 @@ class Engine:
     """How ONNX Runtime multiplies by 4-bit weights: 1 in fp32; 4 would round activations to int8."""
     _multiple = 1
     """Batches are filled up to a multiple of so many tokens."""
+    token_budget = 1024
+    """Tokens a batch, padding included: fits the second-level cache, see `make bench`."""
 
     def __init__(
         self,
@@ -73,7 +71,7 @@ class Engine:
         token_types: bool,
         threads: int | None = None,
         streams: int = 1,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
     ) -> None:
         """Load a model.
 
@@ -83,7 +81,7 @@ class Engine:
             token_types: whether the encoder tells sentence and context apart by token type.
             threads: threads of one forward pass; one a core if not given.
             streams: forward passes that callers will run side by side, each with its own threads.
-            token_budget: most tokens a batch, padding included.
+            token_budget: most tokens a batch, padding included; the engine's own if None.
 
         Raises:
             ArtifactError: the file cannot be loaded.
@@ -92,7 +90,7 @@ class Engine:
             raise ValueError(f"threads must be 1 or more, not {threads}")
         self._pad_id = pad_id
         self._token_types = token_types
-        self.budget = token_budget
+        self.budget = self.token_budget if token_budget is None else token_budget
         self.streams = streams
         self._inputs = self._load(model, threads or available_cores(), streams)
 
