@@ -99,12 +99,21 @@ def obvious(source: Path, out: Path) -> dict[str, Any]:
     classify = pipeline_of(artifact)
     backend = classify.tokenizer.backend_tokenizer
 
-    def context(text: str) -> str:  # the same end of the sentence before that our model is given
-        offsets = backend.encode(text, add_special_tokens=False).offsets[-config.before_tokens :]
-        return text[offsets[0][0] :] if offsets else ""
+    def offsets(text: str) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = backend.encode(text, add_special_tokens=False).offsets
+        return found
+
+    # The same beginning of a long sentence and the same end of the one before that our model is given.
+    def sentence(text: str) -> str:
+        kept = offsets(text)[: config.max_tokens]
+        return text[: kept[-1][1]] if kept else text
+
+    def context(text: str) -> str:
+        kept = offsets(text)[-config.before_tokens :]
+        return text[kept[0][0] :] if kept else ""
 
     inputs = [s for text in texts(source, None) for s in cut(text)]
-    pairs = ({"text": s.text, "text_pair": context(s.before)} for s in inputs)
+    pairs = ({"text": sentence(s.text), "text_pair": context(s.before)} for s in inputs)
     found = []
     for answer in classify(pairs, batch_size=32, truncation="only_first"):
         scores = {a["label"]: a["score"] for a in answer}

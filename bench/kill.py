@@ -1,5 +1,7 @@
 """Killed at twenty random moments and once by a full disk, an archive run ends with the undisturbed table.
 
+So does a run on a Ray cluster of this machine, one of whose workers is killed while it labels.
+
     python bench/kill.py --documents 40 --kills 20       # part of `make bench`
 
 The moments are drawn over the time that an undisturbed run takes; whatever a kill leaves is gone on with.
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from council import council_zip, some_sentences, texts
@@ -24,7 +27,7 @@ from rich.console import Console
 CONSOLE = Console(width=110)
 
 
-def start(source: Path, out: Path, limit: int | None = None) -> subprocess.Popen[str]:
+def start(source: Path, out: Path, limit: int | None = None, engine: str = "local") -> subprocess.Popen[str]:
     """A run in a process of its own; files of at most `limit` bytes."""
 
     def bounded() -> None:
@@ -32,7 +35,7 @@ def start(source: Path, out: Path, limit: int | None = None) -> subprocess.Popen
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     command = [sys.executable, "-m", "communique.cli", "archive", str(source), "--out", str(out)]
-    command += ["--shard-documents", "2", "--quiet"]
+    command += ["--shard-documents", "2", "--quiet", "--engine", engine]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=bounded)
 
 
@@ -98,6 +101,39 @@ def main() -> None:
             f"full disk: exit {process.returncode}: {said.strip().split(': ', 2)[-1]}", markup=False
         )
         finish_and_compare(source, folder / "full", wanted)
+        if find_spec("ray") is None:
+            CONSOLE.print("skipped: Ray is not installed (communique[ray])")
+        else:
+            on_ray(source, folder / "ray", wanted)
+
+
+def on_ray(source: Path, out: Path, wanted: str) -> None:
+    """A run on Ray, a worker killed once it has written something."""
+    process = start(source, out, engine="ray")
+    victim = None
+    while process.poll() is None and victim is None:
+        time.sleep(0.2)
+        if shards(out) > 1:
+            victim = kill_a_worker(process.pid)
+    _, said = process.communicate()
+    CONSOLE.print(f"Ray: SIGKILL of worker {victim}, the run's exit {process.returncode}")
+    if process.returncode or victim is None:
+        sys.exit(f"no worker was killed, or the run did not outlive it: {said}")
+    finish_and_compare(source, out, wanted)
+
+
+def kill_a_worker(run: int) -> int | None:
+    """SIGKILL one process that runs the model; its number."""
+    import psutil
+
+    for process in psutil.Process(run).children(recursive=True):
+        try:
+            if "MapWorker" in " ".join(process.cmdline()):
+                process.kill()
+                return int(process.pid)
+        except psutil.Error:  # it has ended by itself
+            continue
+    return None
 
 
 def finish_and_compare(source: Path, out: Path, wanted: str) -> None:

@@ -77,13 +77,17 @@ def test_nothing_that_is_held_out_is_learnt_from(grouped):
         ("leave-issuer-out", "Belmar"),
         ("leave-issuer-out", "Torvia"),
     ]
+    (at_once,) = repeat.issuers_at_once(grouped, config)
+    assert (at_once.name, at_once.held_out) == ("leave-issuer-out", "2 issuers at once")
+    assert docs(at_once.held) == docs(issuers[0].held) | docs(issuers[1].held)
+    assert docs(at_once.train) == docs(issuers[0].train) & docs(issuers[1].train)
     (years,) = repeat.latest_years(grouped, config)
     assert years.name == "latest-years" and years.held_out == "2024"
     assert {s.doc.date[:4] for s in years.held} == {"2024"}
     assert max(s.doc.date[:4] for s in years.train) == "2023"
     first = grouped.splits["near_duplicates"][0][0]  # an old text whose near-duplicate is held out
     assert first in learn and first not in docs(years.train)
-    for part in [*folds, *issuers, years]:
+    for part in [*folds, *issuers, at_once, years]:
         assert not docs(part.train) & docs(part.held)
         assert not (docs(part.train) | docs(part.held)) & test
         assert not part.choose
@@ -344,7 +348,7 @@ def test_ctrl_c_says_how_to_go_on(quick, own, tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--hold-out", "kinds"], "--hold-out takes issuers or years, not 'kinds'"),
+        (["--hold-out", "kinds"], "--hold-out takes issuers or issuers-at-once or years, not 'kinds'"),
         (["--folds", "--hold-out", "years"], "--folds and --hold-out: give one of the two"),
         (["--seeds", "0"], "--seeds must be at least 1, not 0"),
     ],

@@ -53,9 +53,16 @@ _OWN = (
     ("resume", bool, False, "Go on with the run in --out that was interrupted."),
     ("seeds", int, 1, "Train under this many seeds; mean and sd in summary.json."),
     ("folds", bool, False, "Hold out each grouped fold in turn; mean and sd in summary.json."),
-    ("hold_out", str | None, None, "Hold out `issuers`, one by one, or the latest `years`."),
+    (
+        "hold_out",
+        str | None,
+        None,
+        "Hold out `issuers`, one by one, `issuers-at-once`, or the latest `years`.",
+    ),
 )
 
+_HOLD_OUT = {"issuers": "issuers", "issuers-at-once": "issuers_at_once", "years": "latest_years"}
+"""What `--hold-out` takes, and the function of `communique.train.repeat` that makes the runs."""
 _ALONE = ("name", "resume", "seeds", "folds", "hold_out")
 """Flags of `communique train` itself, which no command under it reads."""
 
@@ -80,8 +87,8 @@ def run(ctx: typer.Context, **given: Any) -> None:  # noqa: ANN401  one argument
     Without the texts of real statements it trains on the project's own alone, and says so.
     """
     own = {flag: given.pop(flag) for flag, *_ in _OWN}
-    if own["hold_out"] not in (None, "issuers", "years"):
-        raise InputError(f"--hold-out takes issuers or years, not {own['hold_out']!r}")
+    if own["hold_out"] not in (None, *_HOLD_OUT):
+        raise InputError(f"--hold-out takes {' or '.join(_HOLD_OUT)}, not {own['hold_out']!r}")
     if own["folds"] and own["hold_out"]:
         raise InputError("--folds and --hold-out: give one of the two")
     if own["seeds"] < 1:
@@ -157,8 +164,7 @@ def _repeat(job: _Job, own: dict[str, Any]) -> None:
     from communique.train.fit import processes
     from communique.train.repeat_scores import table
 
-    plans = {"issuers": repeat.issuers, "years": repeat.latest_years}
-    plan = repeat.folds if own["folds"] else plans.get(own["hold_out"], repeat.seeds)
+    plan = getattr(repeat, "folds" if own["folds"] else _HOLD_OUT.get(own["hold_out"], "seeds"))
     parts = plan(job.annotations, job.config, own["seeds"])
     summary = repeat.repeat(
         job.config, job.annotations, parts, job.out, public_folder=job.public, resume=own["resume"], say=_say
