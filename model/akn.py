@@ -104,8 +104,15 @@ def _runs(element: Any, holders: set[Any], blocks: set[Any]) -> Iterator[tuple[b
 def _metadata(root: Any) -> dict[str, Any]:  # noqa: ANN401
     """What the Work (not its later editions) says of itself."""
     found: dict[str, Any] = {}
-    for field, tag, attribute in (("date", "FRBRdate", "date"), ("uri", "FRBRuri", "value")):
-        element = root.find(f".//{{*}}FRBRWork/{{*}}{tag}")
-        if element is not None and element.get(attribute):
-            found[field] = element.get(attribute)
+    # Adopted, else published: a date that nobody filled in is given as the first day of the year 1.
+    dates = [
+        date.get("date")
+        for date in root.iterfind(".//{*}FRBRWork/{*}FRBRdate")
+        if date.get("name") != "markup" and not (date.get("date") or "0001-").startswith("0001-")
+    ]
+    if dates:
+        found["date"] = dates[0]
+    uri = root.find(".//{*}FRBRWork/{*}FRBRuri")
+    if uri is not None and uri.get("value"):
+        found["uri"] = uri.get("value")
     return found

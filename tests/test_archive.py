@@ -32,7 +32,7 @@ from communique.archive.seen import Seen
 from communique.archive.shards import fit_metadata, metadata_columns, read_labels, write_shard
 from communique.archive.sources import Rejected, find_roots, walk
 from communique.archive.tables import Columns, Document
-from communique.model.akn import text_of_akn
+from communique.model.akn import read_akn, text_of_akn
 from communique.model.artifact import load_artifact
 from communique.model.classifier import StanceClassifier
 from communique.model.errors import InputError
@@ -225,6 +225,24 @@ def test_akoma_ntoso_loses_no_text():
     mended = b"<doc><mainBody><paragraph><span>A title</span></docTitle><p>It met.</p></mainBody></doc>"
     assert text_of_akn(mended) == "A title\n\nIt met."
     assert text_of_akn(b"<rss><title>No statement</title></rss>") == ""
+
+
+@pytest.mark.parametrize(
+    "dates, wanted",
+    [
+        ({"adoption": "2007-06-20", "publication": "2007-06-25"}, {"date": "2007-06-20"}),
+        (
+            {"adoption": "0001-01-01", "publication": "2007-06-25", "markup": "2024-02-02"},
+            {"date": "2007-06-25"},
+        ),
+        ({"adoption": "0001-01-01", "markup": "2024-02-02"}, {}),
+        ({}, {}),
+    ],
+)
+def test_a_date_that_nobody_filled_in_is_none(dates, wanted):
+    found = "".join(f'<FRBRdate name="{name}" date="{date}"/>' for name, date in dates.items())
+    xml = f"<akomaNtoso><meta><FRBRWork>{found}</FRBRWork></meta><p>They met.</p></akomaNtoso>"
+    assert read_akn(xml.encode())[1] == wanted
 
 
 def test_walk_is_sorted_and_skips_hidden_files(tmp_path):
