@@ -14,6 +14,7 @@ so a run that goes on after a kill, having read them back, batches exactly as an
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,10 +27,13 @@ from communique.model.artifact import Artifact
 from communique.model.backends import choose
 from communique.model.classifier import DIGITS, decide, softmax
 from communique.model.engine import Engine, Logits, available_cores
+from communique.model.labels import LABELS, label_index
 from communique.model.tokens import SentenceInput, SentenceTokenizer, TokenIds
 
-REMEMBERED = 200_000
-"""Different sentences kept, some 60 MB."""
+REMEMBERED = 100_000
+"""Different sentences kept, some 40 MB."""
+_PACKED = struct.Struct("<QB5d")
+"""What is remembered of a sentence: its shard's number, its label's, five probabilities."""
 
 Labelled = tuple[str, tuple[float, ...]]
 """A label and the probabilities of all five, rounded as records hold them."""
@@ -66,26 +70,30 @@ class Memory:
     def __init__(self, most: int = REMEMBERED) -> None:
         self._most = most
         self._shards: deque[tuple[int, list[bytes]]] = deque()
-        self._labels: dict[bytes, tuple[int, Labelled]] = {}
+        self._labels: dict[bytes, bytes] = {}
         self._number = 0
         self._total = 0
 
     def get(self, key: bytes) -> Labelled | None:
         """The label of a sentence met in one of those shards."""
         found = self._labels.get(key)
-        return None if found is None else found[1]
+        if found is None:
+            return None
+        _, label, *probabilities = _PACKED.unpack(found)
+        return str(LABELS[label]), tuple(probabilities)
 
     def add(self, shard: dict[bytes, Labelled]) -> None:
         """Remember a shard, and forget the oldest beyond the bound."""
         self._number += 1
         self._shards.append((self._number, list(shard)))
-        self._labels.update((key, (self._number, labelled)) for key, labelled in shard.items())
+        for key, (label, probabilities) in shard.items():
+            self._labels[key] = _PACKED.pack(self._number, label_index(label), *probabilities)
         self._total += len(shard)
         while self._total > self._most:
             number, keys = self._shards.popleft()
             self._total -= len(keys)
             for key in keys:
-                if self._labels[key][0] == number:  # else a later shard has it too
+                if _PACKED.unpack(self._labels[key])[0] == number:  # else a later shard has it too
                     del self._labels[key]
 
 
@@ -213,5 +221,9 @@ class Labeller:
 
 
 def sentence_key(encoded: TokenIds) -> bytes:
-    """All that the model reads of a sentence."""
-    return array("I", (encoded.first_context, *encoded.ids)).tobytes()
+    """All that the model reads of a sentence, in two bytes a token where they do.
+
+    Of odd length where they do not, so that no key of one kind is one of the other.
+    """
+    read = (encoded.first_context, *encoded.ids)
+    return array("H", read).tobytes() if max(read) < 1 << 16 else b"I" + array("I", read).tobytes()

@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 from communique.archive import archive_cli
 from communique.archive.encodings import detect
-from communique.archive.labelling import Labeller, Memory
+from communique.archive.labelling import Labeller, Memory, sentence_key
 from communique.archive.run import Options, Watch, run_archive
 from communique.archive.seen import Seen
 from communique.archive.shards import fit_metadata, metadata_columns, read_labels, write_shard
@@ -36,7 +36,7 @@ from communique.model.akn import read_akn, text_of_akn
 from communique.model.artifact import load_artifact
 from communique.model.classifier import StanceClassifier
 from communique.model.errors import InputError
-from communique.model.tokens import SentenceInput
+from communique.model.tokens import SentenceInput, TokenIds
 
 INVENTED = runpy.run_path(str(Path(__file__).with_name("archive_corpus.py")))
 AKN, make, rows, statement = (INVENTED[name] for name in ("AKN", "make", "rows", "statement"))
@@ -501,10 +501,12 @@ def test_the_cache_is_exact_and_bounded(toy_model):
     wanted = StanceClassifier.load(toy_model, threads=1).label_sentences(texts * 2)
     assert [(str(p.label), p.probabilities) for p in wanted] == first.labels
     memory = Memory(most=5)
+    labelled = ("demand", (0.1, 0.7, 0.05, 0.1, 0.05))
     for keys in ("ab", "ac", "de"):
-        memory.add({key.encode(): ("none", ()) for key in keys})
+        memory.add({key.encode(): labelled for key in keys})
     assert [memory.get(key.encode()) is not None for key in "abcde"] == [True, False, True, True, True]
-    memory.add({b"f": ("none", ()), b"g": ("none", ())})
+    assert memory.get(b"a") == labelled
+    memory.add({b"f": labelled, b"g": labelled})
     assert [memory.get(key.encode()) is not None for key in "acdefg"] == [
         False,
         False,
@@ -513,6 +515,12 @@ def test_the_cache_is_exact_and_bounded(toy_model):
         True,
         True,
     ]
+
+
+def test_what_is_remembered_is_told_apart_by_every_token():
+    ids = [(1, 2), (2, 1), (513,), (1, 2, 0), (70_000,), (4464, 1), (1, 70_000)]  # 70,000 is 4,464 + 65,536
+    assert len({sentence_key(TokenIds(i, 1, truncated=False)) for i in ids}) == len(ids)
+    assert len({sentence_key(TokenIds((1, 2), first, truncated=False)) for first in (1, 2)}) == 2
 
 
 def one_shard(inputs, out, model):
