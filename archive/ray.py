@@ -47,6 +47,8 @@ WAVE = 32
 """Shards sent out together; at most some 500,000 sentences."""
 _CALL = 8
 """Batches that a worker takes at a time."""
+_UNKNOWN: Labelled = (str(LABELS[-1]), (0.0,) * len(LABELS))
+"""Stands for a label while shards are planned: what counts then is whether a sentence is remembered."""
 
 
 class Worker:
@@ -130,7 +132,7 @@ class RayLabeller(Labeller):
                 else:
                     jobs[shard.number] = self.plan(shard.encoded, planned)
                 if shard.encoded:
-                    planned.add(dict.fromkeys(map(sentence_key, shard.encoded), ("", ())))
+                    planned.add(dict.fromkeys(map(sentence_key, shard.encoded), _UNKNOWN))
             whole = {shard.number: shard for shard in wave}
             for number, results in self._run(jobs, whole, advance):
                 yield whole[number], self.finish(jobs[number], results)

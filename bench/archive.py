@@ -267,7 +267,7 @@ def growth(folder: Path, sizes: list[int], rounds: int) -> None:
 
     The forward pass keeps nothing from batch to batch; what could grow is the rest, and with a model that
     takes next to no time a million sentences can be waited for. What memory grows by is to be seen beside the
-    peak of the model that ships (target < 10 %), which the other parts print. Starting takes the same time for any size,
+    peak of the model that ships (target < 10 %). Starting takes the same time for any size,
     and is measured with ten sentences.
     """
     model = str(folder / "small-model")
