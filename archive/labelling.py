@@ -227,3 +227,9 @@ def sentence_key(encoded: TokenIds) -> bytes:
     """
     read = (encoded.first_context, *encoded.ids)
     return array("H", read).tobytes() if max(read) < 1 << 16 else b"I" + array("I", read).tobytes()
+
+
+def sentence_of(key: bytes) -> TokenIds:
+    """The sentence of a key; whether it was cut is not in it."""
+    first, *ids = array("I", key[1:]) if len(key) % 2 else array("H", key)
+    return TokenIds(tuple(ids), first, truncated=False)

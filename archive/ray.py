@@ -30,6 +30,7 @@ from communique.archive.labelling import (
     ShardLabels,
     archive_engine,
     sentence_key,
+    sentence_of,
 )
 from communique.archive.prepare import Shard
 from communique.archive.torch_engine import TorchCudaEngine
@@ -37,7 +38,6 @@ from communique.model.artifact import Artifact
 from communique.model.engine import Engine, Logits
 from communique.model.errors import InputError
 from communique.model.labels import LABELS
-from communique.model.tokens import TokenIds
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +75,10 @@ class Worker:
         """Columns shard, group, sentences -> shard, group, logits (float32, as bytes)."""
         import pyarrow as pa
 
-        logits = [self._engine.logits(_unpacked(row)).tobytes() for row in table["sentences"].to_pylist()]
+        logits = [
+            self._engine.logits([sentence_of(key) for key in row]).tobytes()
+            for row in table["sentences"].to_pylist()
+        ]
         return pa.table({"shard": table["shard"], "group": table["group"], "logits": logits})
 
 
@@ -210,8 +213,3 @@ def last_line(error: BaseException) -> str:
     """What went wrong in a worker: Ray's message ends with it, behind the worker's traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
-
-
-def _unpacked(sentences: list[bytes]) -> list[TokenIds]:
-    numbers = (np.frombuffer(s, dtype=np.uint32).tolist() for s in sentences)
-    return [TokenIds(tuple(ids), first, truncated=False) for first, *ids in numbers]

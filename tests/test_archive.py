@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 from communique.archive import archive_cli
 from communique.archive.encodings import detect
-from communique.archive.labelling import Labeller, Memory, sentence_key
+from communique.archive.labelling import Labeller, Memory, sentence_key, sentence_of
 from communique.archive.run import Options, Watch, run_archive
 from communique.archive.seen import Seen
 from communique.archive.shards import fit_metadata, metadata_columns, read_labels, write_shard
@@ -519,7 +519,9 @@ def test_the_cache_is_exact_and_bounded(toy_model):
 
 def test_what_is_remembered_is_told_apart_by_every_token():
     ids = [(1, 2), (2, 1), (513,), (1, 2, 0), (70_000,), (4464, 1), (1, 70_000)]  # 70,000 is 4,464 + 65,536
-    assert len({sentence_key(TokenIds(i, 1, truncated=False)) for i in ids}) == len(ids)
+    keys = [sentence_key(TokenIds(i, 1, truncated=False)) for i in ids]
+    assert len(set(keys)) == len(ids)
+    assert [sentence_of(key) for key in keys] == [TokenIds(i, 1, truncated=False) for i in ids]
     assert len({sentence_key(TokenIds((1, 2), first, truncated=False)) for first in (1, 2)}) == 2
 
 
