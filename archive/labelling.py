@@ -74,6 +74,9 @@ class Memory:
         self._number = 0
         self._total = 0
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._labels
+
     def get(self, key: bytes) -> Labelled | None:
         """The label of a sentence met in one of those shards."""
         found = self._labels.get(key)
@@ -193,7 +196,7 @@ class Labeller:
     def plan(self, encoded: Sequence[TokenIds], memory: Memory) -> Job:
         """Which of a shard's sentences to run, in which batches, given what is remembered by then."""
         keys = [sentence_key(e) for e in encoded]
-        fresh = {k: e for k, e in zip(keys, encoded, strict=True) if memory.get(k) is None}
+        fresh = {k: e for k, e in zip(keys, encoded, strict=True) if k not in memory}
         names = list(fresh)
         groups = self._engine.groups([len(e.ids) for e in fresh.values()])
         return Job(keys, fresh, [[names[i] for i in group] for group in groups])

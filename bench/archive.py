@@ -27,12 +27,13 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from council import ROOT, council_zip, cut, sample, texts
+from council import council_zip, cut, sample, texts
 from rich.console import Console
 from rich.table import Table
 
@@ -99,6 +100,7 @@ def obvious(source: Path, out: Path) -> dict[str, Any]:
     classify = pipeline_of(artifact)
     backend = classify.tokenizer.backend_tokenizer
 
+    @lru_cache(2)  # a sentence, and next the one before
     def offsets(text: str) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = backend.encode(text, add_special_tokens=False).offsets
         return found
@@ -267,12 +269,12 @@ def growth(folder: Path, sizes: list[int], rounds: int) -> None:
 
     The forward pass keeps nothing from batch to batch; what could grow is the rest, and with a model that
     takes next to no time a million sentences can be waited for. What memory grows by is to be seen beside the
-    peak of the model that ships (target < 10 %). Starting takes the same time for any size,
-    and is measured with ten sentences.
+    peak of the model that ships (target < 10 %). Starting takes the same time for any size, and is measured
+    with ten sentences.
     """
     model = str(folder / "small-model")
     # In a process of its own: those started from here would count this one's memory, with torch, as theirs.
-    subprocess.run([sys.executable, str(ROOT / "bench" / "small_model.py"), model], check=True)
+    subprocess.run([sys.executable, str(Path(__file__).with_name("small_model.py")), model], check=True)
     jobs: dict[str, tuple[str, Path, dict[str, Any]]] = {}
     for size in (10, *sorted(sizes)):
         path = folder / f"grown-{size}.jsonl"

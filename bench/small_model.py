@@ -17,7 +17,7 @@ from communique.model.artifact import load_artifact, write_manifest
 from communique.train.export import to_onnx
 
 
-def small_model(folder: Path) -> Path:
+def small_model(folder: Path) -> None:
     """One layer of 32 numbers a token."""
     from tokenizers import Tokenizer
     from transformers import BertConfig, BertForSequenceClassification, set_seed
@@ -41,7 +41,6 @@ def small_model(folder: Path) -> Path:
     config = artifact.config
     own = {"name": "small", "encoder": "random", "token_types": True, "metrics": {}, "trained_on": ()}
     write_manifest(folder, dataclasses.replace(config, **own))
-    return folder
 
 
 if __name__ == "__main__":

@@ -105,13 +105,11 @@ def _metadata(root: Any) -> dict[str, Any]:  # noqa: ANN401
     """What the Work (not its later editions) says of itself."""
     found: dict[str, Any] = {}
     # Adopted, else published: a date that nobody filled in is given as the first day of the year 1.
-    dates = [
-        date.get("date")
-        for date in root.iterfind(".//{*}FRBRWork/{*}FRBRdate")
-        if date.get("name") != "markup" and not (date.get("date") or "0001-").startswith("0001-")
-    ]
-    if dates:
-        found["date"] = dates[0]
+    for element in root.iterfind(".//{*}FRBRWork/{*}FRBRdate"):
+        date = element.get("date", "")
+        if element.get("name") != "markup" and date and not date.startswith("0001-"):
+            found["date"] = date
+            break
     uri = root.find(".//{*}FRBRWork/{*}FRBRuri")
     if uri is not None and uri.get("value"):
         found["uri"] = uri.get("value")

@@ -60,7 +60,7 @@ class Engine:
     """How ONNX Runtime multiplies by 4-bit weights: 1 in fp32; 4 would round activations to int8."""
     _multiple = 1
     """Batches are filled up to a multiple of so many tokens."""
-    token_budget = 1024
+    budget = 1024
     """Tokens a batch, padding included: fits the second-level cache, see `make bench`."""
 
     def __init__(
@@ -90,7 +90,8 @@ class Engine:
             raise ValueError(f"threads must be 1 or more, not {threads}")
         self._pad_id = pad_id
         self._token_types = token_types
-        self.budget = self.token_budget if token_budget is None else token_budget
+        if token_budget is not None:
+            self.budget = token_budget
         self.streams = streams
         self._inputs = self._load(model, threads or available_cores(), streams)
 

@@ -115,7 +115,7 @@ class OpenVinoInt8Engine(OpenVinoEngine):
     # then moves probabilities.
     _group = 64
     _multiple = FILLED
-    token_budget = 384  # 5 % faster than 1,024, and what stands in a batch changes nothing
+    budget = 384  # 5 % faster than 1,024, and what stands in a batch changes nothing
 
 
 def _turn(ov: ModuleType, graph: Any) -> None:  # noqa: ANN401  openvino.Model

@@ -111,26 +111,27 @@ class Annotations:
         train = [s for s in real if folds[s.row.doc_id] != number]
         return train + (self._own_for_training() if own else []), held
 
-    def leave_issuer_out(self, issuer: str, own: bool = True) -> tuple[list[Sentence], list[Sentence]]:
-        """Train + dev as (everybody else's sentences, one issuer's); the test split is in neither.
+    def leave_issuer_out(self, *issuers: str, own: bool = True) -> tuple[list[Sentence], list[Sentence]]:
+        """Train + dev as (everybody else's sentences, these issuers'); the test split is in neither.
 
-        What shares a document nearly word for word with the held-out issuer, whoever issued it, is left
+        What shares a document nearly word for word with a held-out issuer, whoever issued it, is left
         out of training too.
 
         Raises:
-            DataError: the issuer is not in the list of `splits.json`.
+            DataError: an issuer is not in the list of `splits.json`.
         """
         listed = self.splits.get("leave_issuer_out", [])
-        if issuer not in listed:
-            raise DataError(
-                f"issuer {issuer!r} is not held out: use one of {', '.join(listed) or '(none listed)'}"
-            )
+        for issuer in issuers:
+            if issuer not in listed:
+                raise DataError(
+                    f"issuer {issuer!r} is not held out: use one of {', '.join(listed) or '(none listed)'}"
+                )
         folds = self._placed("fold")
         real = [s for s in self.sentences if not s.row.synthetic and s.row.doc_id in folds]
-        held = [s for s in real if s.doc.issuer == issuer and s.row.passes == 2]
+        held = [s for s in real if s.doc.issuer in issuers and s.row.passes == 2]
         twins = {twin for s in held for twin in self._linked.get(s.row.doc_id, ())}
         pool = real + (self._own_for_training() if own else [])
-        return [s for s in pool if s.doc.issuer != issuer and s.row.doc_id not in twins], held
+        return [s for s in pool if s.doc.issuer not in issuers and s.row.doc_id not in twins], held
 
     def _own_for_training(self) -> list[Sentence]:
         own_dev = set(self.splits.get("own_dev", ()))
