@@ -98,7 +98,7 @@ def openvino_nncf() -> type[Engine]:
     """int8 throughout, calibrated on sentences of the benchmark; the rest in bf16."""
     import nncf
 
-    from communique.model.openvino_engine import OpenVinoBf16Engine
+    from communique.model.openvino_engine import OpenVinoBf16Engine, core
     from communique.model.openvino_engine import openvino as library
 
     class Calibrated(OpenVinoBf16Engine):
@@ -106,7 +106,7 @@ def openvino_nncf() -> type[Engine]:
             ov = library()
             path = Path(os.environ["COMMUNIQUE_BENCH"]) / "int8.xml"
             if not path.exists():  # calibrated once, for one stream and for two
-                graph = ov.Core().read_model(str(plain()))
+                graph = core().read_model(str(plain()))
                 data = nncf.Dataset(calibration_feeds())
                 small = nncf.quantize(graph, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=50)
                 ov.save_model(small, str(path), compress_to_fp16=False)

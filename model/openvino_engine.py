@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -48,6 +49,16 @@ def openvino() -> ModuleType:
     return ov
 
 
+@cache
+def core() -> Any:  # noqa: ANN401  openvino.Core
+    """The one `openvino.Core` of this process, kept as long as it lives.
+
+    The first to load a device gives its thread a stack for signals and the last to go takes it away; of two
+    that overlap, the thread is left with the stack of the first, freed: the next Ctrl-C would crash Python.
+    """
+    return openvino().Core()
+
+
 def has_vnni() -> bool:
     """Whether int8 is the fastest: VNNI, but no AMX, which multiplies bf16 faster than VNNI does int8.
 
@@ -59,7 +70,7 @@ def has_vnni() -> bool:
 
 def has_bf16() -> bool:
     """Whether the processor multiplies bf16 (AVX-512 BF16, AMX), so that it is faster than fp32."""
-    return "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVinoEngine(Engine):
@@ -81,12 +92,11 @@ class OpenVinoEngine(Engine):
             "CPU_RUNTIME_CACHE_CAPACITY": SHAPES,
         }
         try:
-            core = ov.Core()
-            graph = core.read_model(str(model))
+            graph = core().read_model(str(model))
             if self._group:
                 _turn(ov, graph)
             _fold(ov, graph)
-            self._compiled = core.compile_model(graph, "CPU", settings)
+            self._compiled = core().compile_model(graph, "CPU", settings)
         except RuntimeError as error:
             raise ArtifactError(f"{model}: OpenVINO cannot load it: {error}") from error
         self._mine = threading.local()

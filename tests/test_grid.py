@@ -215,7 +215,7 @@ def test_weights_laid_out_for_integers_are_the_same_weights(family, bits, tmp_pa
 
         def _load(self, model, threads, streams):
             ov = openvino_engine.openvino()
-            graph = ov.Core().read_model(str(model))
+            graph = openvino_engine.core().read_model(str(model))
             self.products = sum(_small(node) is not None for node in graph.get_ordered_ops())
             _turn(ov, graph)
             assert not any(_small(node) for node in graph.get_ordered_ops())
