@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from communique.model.artifact import ArtifactError
-from communique.model.engine import FILLED, Engine, Feed, Logits, processor_flags
+from communique.model.engine import FILLED, Engine, Feed, Logits, processor_flags, slow_bf16
 
 SHAPES = 64
 """Compiled kernels kept, by shape of the batch: thousands would be, hundreds of megabytes, 2 % faster."""
@@ -69,8 +69,8 @@ def has_vnni() -> bool:
 
 
 def has_bf16() -> bool:
-    """Whether the processor multiplies bf16 (AVX-512 BF16, AMX), so that it is faster than fp32."""
-    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """Whether the processor multiplies bf16 (AVX-512 BF16, AMX) faster than fp32."""
+    return not slow_bf16() and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVinoEngine(Engine):

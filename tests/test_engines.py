@@ -2,6 +2,7 @@
 
 import random
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,11 +83,32 @@ def test_auto_takes_openvino_where_it_is_faster(monkeypatch, flags, bf16, auto, 
     assert choose("openvino").name == openvino
 
 
+@pytest.mark.parametrize(
+    "vendor, flags, bf16",
+    [
+        ("AuthenticAMD", "avx512_bf16", True),
+        ("GenuineIntel", "avx512_bf16", False),
+        ("GenuineIntel", "avx512_bf16 amx_bf16", True),
+        ("GenuineIntel", "avx2", False),
+    ],
+)
+def test_training_takes_bf16_where_it_is_faster(monkeypatch, vendor, flags, bf16):
+    torch = pytest.importorskip("torch", reason="needs the extra 'train'")
+    from communique.train.config import TrainConfig
+    from communique.train.fit import use_bf16
+
+    said = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n"
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: said)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert use_bf16(TrainConfig()) is bf16
+    assert not use_bf16(TrainConfig(precision="fp32"))
+
+
 def test_bf16_changes_little(encoded, reference):
     pytest.importorskip("openvino", reason="needs the extra 'fast'")
-    from communique.model.openvino_engine import OpenVinoBf16Engine, has_bf16
+    from communique.model.openvino_engine import OpenVinoBf16Engine, core
 
-    if not has_bf16():
+    if "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("the processor multiplies no bf16")
     assert np.abs(logits(OpenVinoBf16Engine, encoded) - reference).max() < 0.3  # it keeps eight bits
 

@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from communique.model.artifact import ModelConfig
-from communique.model.engine import available_cores, batches, processor_flags
+from communique.model.engine import available_cores, batches, processor_flags, slow_bf16
 from communique.model.errors import InputError
 from communique.model.labels import LABELS, LABELS_VERSION
 from communique.model.tokens import SentenceTokenizer
@@ -70,7 +70,7 @@ def use_bf16(config: TrainConfig) -> bool:
         if torch.cuda.is_available():
             return bool(torch.cuda.is_bf16_supported())
         # oneDNN emulates bf16 without avx512_bf16, slower than fp32: ask the processor.
-        return "avx512_bf16" in processor_flags()
+        return "avx512_bf16" in processor_flags() and not slow_bf16()
     return config.precision == "bf16"
 
 
